@@ -1,0 +1,175 @@
+package memmapfs
+
+import (
+	"fmt"
+	"io/fs"
+	"strconv"
+	"time"
+)
+
+// DefaultWindowSize is the size in bytes of a window when Config.WindowSize is 0: 1 GiB.
+const DefaultWindowSize = 1 << 30
+
+const (
+	defaultSyncInterval = 5 * time.Second
+	defaultMaxWindows   = 64
+)
+
+// MappingMode says how files are mapped, and with it where writes go. What a handle
+// may do is decided by the flags it was opened with, as on the wrapped filesystem.
+type MappingMode int
+
+const (
+	// ModeReadOnly maps files shared and read-only. A handle opened for writing
+	// writes to the file; on one opened with O_RDONLY every write fails with
+	// ErrWriteToReadOnlyMap.
+	ModeReadOnly MappingMode = iota
+	// ModeReadWrite maps files shared, and writable where the handle was opened with
+	// O_RDWR: a write to a page written before is a store into the map, all other
+	// writes (growth, O_APPEND, O_WRONLY, the first to a page) go to the file.
+	ModeReadWrite
+	// ModeCopyOnWrite keeps all writes in the handle, whatever its open flags: they
+	// never reach the file and are gone after Close. Truncate and growth are refused.
+	// A file that was empty when it was opened has nothing to protect and is treated
+	// as in ModeReadWrite.
+	ModeCopyOnWrite
+	// ModeExecute maps files private, readable and executable; otherwise it is ModeReadOnly.
+	ModeExecute
+)
+
+var mappingModeNames = [...]string{"ModeReadOnly", "ModeReadWrite", "ModeCopyOnWrite", "ModeExecute"}
+
+// String returns the name of the constant, or "MappingMode(n)" for an unknown mode.
+func (m MappingMode) String() string {
+	if m >= 0 && int(m) < len(mappingModeNames) {
+		return mappingModeNames[m]
+	}
+	return "MappingMode(" + strconv.Itoa(int(m)) + ")"
+}
+
+// SyncMode says when written bytes survive a power cut without a call of Sync.
+// Sync and SyncRange are durable in every SyncMode.
+type SyncMode int
+
+const (
+	// SyncImmediate: when Write, WriteAt or WriteString returns. Only the written
+	// range is flushed where it is mapped.
+	SyncImmediate SyncMode = iota
+	// SyncPeriodic: one Config.SyncInterval (and the flush) after the write, or when
+	// Close returns. It covers bytes stored through Data and View.
+	SyncPeriodic
+	// SyncLazy: when Close returns. It covers bytes stored through Data and View.
+	SyncLazy
+	// SyncNever: not before Sync; the system writes the bytes back when it likes to.
+	SyncNever
+)
+
+var syncModeNames = [...]string{"SyncImmediate", "SyncPeriodic", "SyncLazy", "SyncNever"}
+
+// String returns the name of the constant, or "SyncMode(n)" for an unknown mode.
+func (m SyncMode) String() string {
+	if m >= 0 && int(m) < len(syncModeNames) {
+		return syncModeNames[m]
+	}
+	return "SyncMode(" + strconv.Itoa(int(m)) + ")"
+}
+
+// Config says how a MemMapFS maps files. The zero Config is valid: read-only maps by
+// windows of DefaultWindowSize, every write durable on return. New copies it, so later
+// changes have no effect.
+type Config struct {
+	// Mode says how files are mapped. Default: ModeReadOnly.
+	Mode MappingMode
+
+	// SyncMode says when writes are made durable. Default: SyncImmediate;
+	// DefaultConfig has SyncNever, which is what a plain file does.
+	SyncMode SyncMode
+
+	// SyncInterval is the time between two flushes. Default (0): 5 seconds. It has no
+	// effect in other modes than SyncPeriodic; a negative one is an error.
+	SyncInterval time.Duration
+
+	// OnSyncError, if set, is called with the file's name when a flush in the background has
+	// failed, in the goroutine that flushes and with no lock held: it may call any method but
+	// MemMapFS.Close, which waits for it. The next Sync or Close of the file returns the error,
+	// too. Default: nil. It has no effect in other modes than SyncPeriodic, except for SyncAsync.
+	OnSyncError func(name string, err error)
+
+	// MapFullFile maps each file as a whole; a file that does not fit the address
+	// space is mapped by windows all the same. Default: false, windows of WindowSize;
+	// DefaultConfig has true.
+	MapFullFile bool
+
+	// WindowSize is the number of bytes mapped at a time, rounded up to whole pages,
+	// and from 2 MiB on down to a multiple of 2 MiB. Default (0): DefaultWindowSize.
+	// It has no effect with MapFullFile, except for files that do not fit the address
+	// space; a negative one is an error.
+	WindowSize int64
+
+	// MaxWindows is the number of windows that a file has mapped at a time, so that no file
+	// has more than MaxWindows × WindowSize bytes mapped. The window not used for longest is
+	// dropped first; when more windows are in use than that, reads go to the file rather than
+	// map and unmap all the time. Default (0): 64. It has no effect with MapFullFile, except
+	// for files that do not fit the address space; a negative one is an error.
+	MaxWindows int
+
+	// Preload maps a file when it is opened and asks the system to start reading it
+	// in. Default: false. It has no effect on files that cannot be mapped.
+	Preload bool
+
+	// PreloadAsync is Preload without waiting for the map: the open returns at once.
+	// Default: false. Together with Preload it wins.
+	PreloadAsync bool
+
+	// PopulatePages maps a file when it is opened and reads it in before the open
+	// returns, so that no later access waits for the disk. Default: false. With
+	// windows it reads in each window when it is mapped. It has an effect on Linux;
+	// elsewhere it is Preload.
+	PopulatePages bool
+
+	// UseHugePages asks for large pages where the system can back a file with them;
+	// it is a hint and never an error. Default: false. It has an effect on Linux.
+	UseHugePages bool
+}
+
+// DefaultConfig returns a new Config that changes nothing about a program but its
+// speed: whole files are mapped read-only, writes go to the file, and nothing is
+// flushed that a plain file would not flush (ModeReadOnly, SyncNever, MapFullFile).
+func DefaultConfig() *Config {
+	return &Config{Mode: ModeReadOnly, SyncMode: SyncNever, MapFullFile: true}
+}
+
+// validated returns a copy of c with defaults filled in, or an error that names the
+// field and the value that cannot be.
+func (c *Config) validated() (Config, error) {
+	if c == nil {
+		c = DefaultConfig()
+	}
+	valid := *c
+	invalid := func(field string, value any) (Config, error) {
+		return Config{}, fmt.Errorf("memmapfs: Config.%s cannot be %v: %w", field, value, fs.ErrInvalid)
+	}
+	switch {
+	case c.Mode < 0 || int(c.Mode) >= len(mappingModeNames):
+		return invalid("Mode", c.Mode)
+	case c.SyncMode < 0 || int(c.SyncMode) >= len(syncModeNames):
+		return invalid("SyncMode", c.SyncMode)
+	case c.SyncInterval < 0:
+		return invalid("SyncInterval", c.SyncInterval)
+	case c.WindowSize < 0:
+		return invalid("WindowSize", c.WindowSize)
+	case c.MaxWindows < 0:
+		return invalid("MaxWindows", c.MaxWindows)
+	}
+	if c.SyncInterval == 0 {
+		valid.SyncInterval = defaultSyncInterval
+	}
+	if c.WindowSize == 0 {
+		valid.WindowSize = DefaultWindowSize
+	}
+	valid.WindowSize = windowBytes(valid.WindowSize)
+	if c.MaxWindows == 0 {
+		valid.MaxWindows = defaultMaxWindows
+	}
+	return valid, nil
+}

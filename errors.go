@@ -1,0 +1,97 @@
+package memmapfs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+)
+
+// The errors of this package. They reach the caller inside an *fs.PathError;
+// test for them with errors.Is.
+var (
+	// ErrNotMapped reports that an operation needs a map and the file has none and
+	// cannot get one: it has no descriptor (memfs), is empty, is not a regular
+	// file, or its filesystem refuses maps.
+	ErrNotMapped error = &sentinel{"file is not memory-mapped", errors.ErrUnsupported}
+
+	// ErrInvalidOffset reports a negative offset or a negative length.
+	// It matches fs.ErrInvalid too.
+	ErrInvalidOffset error = &sentinel{"invalid offset", fs.ErrInvalid}
+
+	// ErrInvalidWhence reports a whence that Seek does not know.
+	// It matches fs.ErrInvalid too.
+	ErrInvalidWhence error = &sentinel{"invalid whence", fs.ErrInvalid}
+
+	// ErrWriteToReadOnlyMap reports a write to a handle that was opened read-only
+	// in ModeReadOnly or ModeExecute. It matches fs.ErrPermission too.
+	ErrWriteToReadOnlyMap error = &sentinel{"cannot write to read-only mapping", fs.ErrPermission}
+
+	// ErrSIGBUS reports an access fault in mapped memory: the file was truncated,
+	// its disk is full or failed, or the mapping was taken away by Close.
+	ErrSIGBUS error = &sentinel{"fault in mapped memory: the file was truncated, or its disk failed or is full", nil}
+)
+
+// errCopyOnWriteSize refuses what would change the size of a copy-on-write file.
+var errCopyOnWriteSize = &sentinel{"a copy-on-write file cannot change its size", errors.ErrUnsupported}
+
+// sentinel is an error that also matches the standard library's error of its kind.
+type sentinel struct {
+	text string
+	kind error
+}
+
+func (e *sentinel) Error() string { return e.text }
+
+func (e *sentinel) Is(target error) bool { return e.kind != nil && target == e.kind }
+
+// wrapError gives err the operation and the path it belongs to. It leaves alone
+// nil, io.EOF, and what the wrapped filesystem has wrapped already.
+func wrapError(op, path string, err error) error {
+	if err == nil || err == io.EOF {
+		return err
+	}
+	switch err.(type) {
+	case *fs.PathError:
+		return err
+	}
+	return &fs.PathError{Op: op, Path: path, Err: err}
+}
+
+// join returns the errors that are not nil: one as it is, two as errors.Join.
+func join(first, second error) error {
+	switch {
+	case first == nil:
+		return second
+	case second == nil:
+		return first
+	}
+	return errors.Join(first, second)
+}
+
+// seekError adds to an error of Seek what was wrong with its arguments.
+func seekError(err error, target int64, whence int) error {
+	if err != nil && (whence < io.SeekStart || whence > io.SeekEnd) {
+		return because(err, ErrInvalidWhence)
+	}
+	if whence == io.SeekStart {
+		return offsetError(err, target)
+	}
+	return err
+}
+
+// offsetError adds ErrInvalidOffset to an error that a negative offset has caused.
+func offsetError(err error, off int64) error {
+	if err != nil && off < 0 {
+		return because(err, ErrInvalidOffset)
+	}
+	return err
+}
+
+// because adds a sentinel to err, inside its *fs.PathError if it has one.
+func because(err, sentinel error) error {
+	if pathError, ok := err.(*fs.PathError); ok {
+		return &fs.PathError{Op: pathError.Op, Path: pathError.Path, Err: because(pathError.Err, sentinel)}
+	}
+	return fmt.Errorf("%w: %w", sentinel, err)
+}

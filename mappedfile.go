@@ -1,0 +1,679 @@
+package memmapfs
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"github.com/absfs/absfs"
+)
+
+// MappedFile is an open file of a MemMapFS. It does what the wrapped file does, with the same
+// results: the file is the truth, and a map of it serves the calls that it can serve.
+//
+// It is mapped on first need: by Data, View, an advice or a preload option, or when the reads
+// and writes so far show that a map will pay. What the map cannot serve goes to the wrapped
+// file: ranges past the end of the map, pages not known to be in memory, files that cannot
+// be mapped at all.
+//
+// All methods may be called at the same time from many goroutines, as far as the wrapped
+// file allows it. Errors are *fs.PathError, io.EOF excepted, and fs.ErrClosed after Close.
+//
+// One difference to a plain file is inherent in maps: after somebody else has shrunk the
+// file (not this handle, nor another one of the same MemMapFS), the rest of its last page
+// may read as zeros instead of io.EOF, and what is written there may be lost.
+type MappedFile struct {
+	windows windows
+
+	file absfs.File // the wrapped file
+	mfs  *MemMapFS
+	flag int // that it was opened with
+	slot int // in mfs.open, guarded by mfs.mu
+
+	writesStay   bool // ModeCopyOnWrite: writes stay in the handle
+	mapsWritable bool // its maps reach the file
+	mayStore     bool // writes may be stores into them
+	ownsPos      atomic.Bool
+
+	// While ownsPos is unset, the position is the wrapped file's, and calls that use it hold
+	// filePos for reading. Taking it over holds filePos for writing; it is never given back.
+	filePos sync.RWMutex
+	mu      sync.Mutex // guards pos; windows.mu and all below it are taken under it
+	pos     int64
+
+	closed     atomic.Bool
+	unmappable atomic.Bool // it cannot be mapped, now or later
+
+	fileCalls atomic.Int64 // calls that went to the wrapped file
+	mapAt     atomic.Int64 // the number of them at which mapping is tried next
+
+	descriptor *descriptor // guarded by windows.mu
+	identity   os.FileInfo // when it was first mapped; guarded by windows.mu
+	advice     []int       // lasting hints, for later maps too; guarded by windows.mu
+	store      pageStore   // private pages that are not in a private map
+
+	unsynced   unsyncedBytes
+	preloading sync.WaitGroup
+
+	faultsPending atomic.Bool
+	faultMu       sync.Mutex // guards faults; no lock is taken under it
+	faults        []error
+}
+
+var (
+	_ absfs.File      = (*MappedFile)(nil)
+	_ io.WriterTo     = (*MappedFile)(nil)
+	_ io.ReaderFrom   = (*MappedFile)(nil)
+	_ syscall.Conn    = (*MappedFile)(nil)
+	_ fs.ReadDirFile  = (*MappedFile)(nil)
+	_ io.StringWriter = (*MappedFile)(nil)
+)
+
+const accessMode = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
+
+// understoodFlags are the open flags under which a file behaves as this package expects. What
+// others mean (O_DIRECT, O_PATH) is left to the wrapped file: nothing is mapped then.
+const understoodFlags = accessMode | os.O_APPEND | os.O_CREATE | os.O_EXCL | os.O_TRUNC | os.O_SYNC
+
+// wrap gives err the operation and the file's name. Errors of the wrapped file keep their own.
+func (f *MappedFile) wrap(op string, err error) error {
+	if err == nil || err == io.EOF {
+		return err
+	}
+	return wrapError(op, f.file.Name(), err)
+}
+
+// Name returns the name that the wrapped file has.
+func (f *MappedFile) Name() string { return f.file.Name() }
+
+// Mapped reports whether the file has a map at present. A file that can be mapped has none
+// before the first need, nor directly after Truncate.
+func (f *MappedFile) Mapped() bool {
+	f.windows.mu.Lock()
+	defer f.windows.mu.Unlock()
+	return len(f.windows.live) > 0
+}
+
+// Read reads up to len(p) bytes from the position on and moves it.
+func (f *MappedFile) Read(p []byte) (int, error) {
+	if !f.ownsPos.Load() {
+		if n, err, done := f.readUnmapped(p); done {
+			return n, f.wrap("read", err)
+		}
+	}
+	f.mu.Lock()
+	n, err := len(p), error(nil)
+	if !f.readHot(p, f.pos) {
+		n, err = f.readAt(p, f.pos)
+		if n > 0 {
+			err = nil // the next Read meets it again
+		}
+	}
+	f.pos += int64(n)
+	f.mu.Unlock()
+	f.deliverFaults()
+	return n, f.wrap("read", err)
+}
+
+// readUnmapped reads from the wrapped file at its own position. It is not done when this
+// handle has the position, or takes it because a map will pay from here on.
+func (f *MappedFile) readUnmapped(p []byte) (n int, err error, done bool) {
+	if f.servesPosition() {
+		return 0, nil, false
+	}
+	f.filePos.RLock()
+	defer f.filePos.RUnlock()
+	if f.ownsPos.Load() {
+		return 0, nil, false
+	}
+	if f.closed.Load() {
+		return 0, fs.ErrClosed, true
+	}
+	f.fileCalls.Add(1)
+	n, err = f.file.Read(p)
+	return n, err, true
+}
+
+// servesPosition reports whether the file has a map, or got one because it pays now, and
+// the position is this handle's.
+func (f *MappedFile) servesPosition() bool {
+	if !f.windows.any() {
+		if !f.mapDue() {
+			return false
+		}
+		pos, err := f.file.Seek(0, io.SeekCurrent)
+		if err != nil || !f.tryMap(pos) {
+			return false
+		}
+	}
+	return f.takePosition() == nil
+}
+
+// takePosition makes this handle the owner of the position. Only regular files can do
+// without the wrapped file's, because reading and writing at an offset is the same there.
+func (f *MappedFile) takePosition() error {
+	if f.ownsPos.Load() {
+		return nil
+	}
+	f.filePos.Lock()
+	defer f.filePos.Unlock()
+	if f.ownsPos.Load() {
+		return nil
+	}
+	pos, err := f.file.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return err
+	}
+	f.pos = pos
+	f.ownsPos.Store(true)
+	return nil
+}
+
+// ReadAt reads len(p) bytes from offset off on. With fewer bytes before the end of the file
+// it returns their number and io.EOF.
+func (f *MappedFile) ReadAt(p []byte, off int64) (int, error) {
+	if f.readHot(p, off) {
+		return len(p), nil
+	}
+	n, err := f.readAt(p, off)
+	f.deliverFaults()
+	return n, f.wrap("read", err)
+}
+
+// readHot reads p from one mapping if all of it is mapped, inside the file and in memory. It
+// is the fast path: no lock, no shared counter, no allocation.
+func (f *MappedFile) readHot(p []byte, off int64) bool {
+	m := f.windows.at(off)
+	if m == nil || len(p) == 0 {
+		return false
+	}
+	start, ok := m.span(off, len(p))
+	if !ok || !m.knows(start, len(p)) {
+		return false
+	}
+	if !copyOut(p, m, start) {
+		f.copyFaulted(m, off, len(p))
+		return false
+	}
+	return true
+}
+
+// readAt is the slow path: the head of p from what is mapped and in memory, the rest from
+// the wrapped file, over it the private pages.
+func (f *MappedFile) readAt(p []byte, off int64) (int, error) {
+	if f.closed.Load() {
+		return 0, fs.ErrClosed
+	}
+	if len(p) == 0 || off < 0 || off > math.MaxInt64-int64(len(p)) {
+		n, err := f.file.ReadAt(p, off)
+		return n, offsetError(err, off)
+	}
+	head := f.readWindows(p, off)
+	if head == len(p) {
+		return head, nil
+	}
+	p, off = p[head:], off+int64(head)
+	f.fileCalls.Add(1)
+	n, err := f.file.ReadAt(p, off)
+	if n > 0 {
+		if f.writesStay {
+			f.overlay(p[:n], off)
+		}
+		f.learnRead(off, n)
+	}
+	return head + n, err
+}
+
+// readWindows reads the head of p from the maps, one window after the other, and returns its
+// length. It maps windows where that pays.
+func (f *MappedFile) readWindows(p []byte, off int64) int {
+	for head := 0; ; {
+		if f.readHot(p[head:], off+int64(head)) {
+			return len(p)
+		}
+		at := off + int64(head)
+		m := f.windows.at(at)
+		if m == nil || !m.holds(at) {
+			if !f.mapDue() || !f.tryMap(at) {
+				return head
+			}
+			if m = f.windows.at(at); m == nil || !m.holds(at) {
+				return head
+			}
+		}
+		start := at - m.offset
+		n := int(min(int64(len(p)-head), m.limit.Load()-start))
+		if n <= 0 {
+			return head
+		}
+		if !m.knows(start, n) {
+			first, last := pageSpan(start, n)
+			m.probe(first, last, func(first, last int) { f.addResident(m, first, last) })
+			if !m.knows(start, n) {
+				return head
+			}
+		}
+		if !copyOut(p[head:head+n], m, start) {
+			f.copyFaulted(m, at, n)
+			return head
+		}
+		if head += n; head == len(p) {
+			return head
+		}
+	}
+}
+
+// holds reports whether the byte at off is in the map and in the file.
+func (m *mapping) holds(off int64) bool {
+	_, ok := m.span(off, 1)
+	return ok
+}
+
+// addResident marks pages of m as being in memory, but for those whose truth is in the page
+// store.
+func (f *MappedFile) addResident(m *mapping, first, last int) {
+	if !f.writesStay || m.private {
+		m.resident.add(first, last)
+		return
+	}
+	f.store.mu.RLock()
+	defer f.store.mu.RUnlock()
+	for page := first; page <= last; page++ {
+		if _, ok := f.store.pages[m.offset/pageBytes+int64(page)]; !ok {
+			m.resident.add(page, page)
+		}
+	}
+}
+
+// learnRead takes note that the wrapped file has just read [off, off+n): its pages are in
+// memory now.
+func (f *MappedFile) learnRead(off int64, n int) {
+	f.windows.over(off, n, func(m *mapping, start int64, n int) {
+		first, last := pageSpan(start, n)
+		f.addResident(m, first, last)
+	})
+}
+
+// learnWritten takes note that [off, off+n) was written through the wrapped file: the file
+// reaches at least that far, and the pages are in memory and may be stored to.
+func (f *MappedFile) learnWritten(off int64, n int) {
+	if m := f.windows.at(off + int64(n) - 1); m != nil {
+		m.raise(off + int64(n))
+	}
+	f.windows.over(off, n, func(m *mapping, start int64, n int) {
+		first, last := pageSpan(start, n)
+		m.resident.add(first, last)
+		m.written.add(first, last)
+	})
+}
+
+// Write writes p at the position, or at the end of the file with O_APPEND, and moves the
+// position behind it.
+func (f *MappedFile) Write(p []byte) (int, error) {
+	if !f.ownsPos.Load() {
+		if n, err, done := f.writeUnmapped(p); done {
+			return n, f.wrap("write", err)
+		}
+	}
+	f.mu.Lock()
+	n, err := f.write(p)
+	f.mu.Unlock()
+	f.deliverFaults()
+	return n, f.wrap("write", err)
+}
+
+// write writes p at the handle's own position; the caller holds f.mu.
+func (f *MappedFile) write(p []byte) (int, error) {
+	if len(p) > 0 && (f.writesStay || f.flag&os.O_APPEND == 0) {
+		n, err := f.writeAt(p, f.pos)
+		f.pos += int64(n)
+		return n, err
+	}
+	if err := f.writable(); err != nil || f.writesStay {
+		return 0, err
+	}
+	n, err := f.file.Write(p)
+	if n > 0 {
+		if pos, seekErr := f.file.Seek(0, io.SeekCurrent); seekErr == nil {
+			f.pos = pos
+			f.learnWritten(pos-int64(n), n)
+		}
+		err = join(err, f.wrote(f.pos-int64(n), n))
+	}
+	return n, err
+}
+
+// writeUnmapped is readUnmapped for a write.
+func (f *MappedFile) writeUnmapped(p []byte) (n int, err error, done bool) {
+	if f.mayStore && f.servesPosition() {
+		return 0, nil, false
+	}
+	f.filePos.RLock()
+	defer f.filePos.RUnlock()
+	if f.ownsPos.Load() {
+		return 0, nil, false
+	}
+	if err := f.writable(); err != nil {
+		return 0, err, true
+	}
+	f.fileCalls.Add(1)
+	n, err = f.file.Write(p)
+	if n > 0 {
+		err = join(err, f.wrote(0, 0))
+	}
+	return n, err, true
+}
+
+// WriteAt writes p at offset off. On a handle opened with O_APPEND it does what the wrapped
+// file does, which is to refuse.
+func (f *MappedFile) WriteAt(p []byte, off int64) (int, error) {
+	if f.writeHot(p, off) {
+		return len(p), nil
+	}
+	n, err := f.writeAt(p, off)
+	f.deliverFaults()
+	return n, f.wrap("write", err)
+}
+
+// WriteString is Write for the bytes of s.
+func (f *MappedFile) WriteString(s string) (int, error) {
+	return f.Write(unsafe.Slice(unsafe.StringData(s), len(s)))
+}
+
+// writeHot stores p into one mapping if all of it was written before and no flush has to
+// follow: the fast path of WriteAt.
+func (f *MappedFile) writeHot(p []byte, off int64) bool {
+	if !f.mayStore || f.mfs.config.SyncMode == SyncImmediate {
+		return false
+	}
+	m := f.windows.at(off)
+	if m == nil || len(p) == 0 || !f.storeIn(m, p, off) {
+		return false
+	}
+	f.noteStore()
+	return true
+}
+
+// storeIn copies p into m if all of it lies in pages that may be stored to.
+func (f *MappedFile) storeIn(m *mapping, p []byte, off int64) bool {
+	start, ok := m.span(off, len(p))
+	if !ok || !m.writable || !m.written.has(pageSpan(start, len(p))) {
+		return false
+	}
+	if !copyIn(m, start, p) {
+		f.copyFaulted(m, off, len(p))
+		return false
+	}
+	return true
+}
+
+// writeAt is the slow path of WriteAt.
+func (f *MappedFile) writeAt(p []byte, off int64) (int, error) {
+	if err := f.writable(); err != nil {
+		return 0, err
+	}
+	if f.writesStay {
+		return f.writePrivate(p, off)
+	}
+	if len(p) == 0 || off < 0 || off > math.MaxInt64-int64(len(p)) || f.flag&os.O_APPEND != 0 {
+		n, err := f.file.WriteAt(p, off)
+		return n, offsetError(err, off)
+	}
+	head := 0
+	if f.mayStore {
+		head = f.writeWindows(p, off)
+	}
+	n := 0
+	var err error
+	if head < len(p) {
+		f.fileCalls.Add(1)
+		n, err = f.file.WriteAt(p[head:], off+int64(head))
+		if n > 0 {
+			f.learnWritten(off+int64(head), n)
+		}
+	}
+	if head+n > 0 {
+		if head > 0 {
+			f.noteStore()
+		}
+		err = join(err, f.wrote(off, head+n))
+	}
+	return head + n, err
+}
+
+// writeWindows stores the head of p into the maps, one window after the other, and returns
+// its length.
+func (f *MappedFile) writeWindows(p []byte, off int64) (head int) {
+	for head < len(p) {
+		at := off + int64(head)
+		m := f.windows.at(at)
+		if m == nil || !m.holds(at) {
+			if !f.mapDue() || !f.tryMap(at) {
+				return head
+			}
+			if m = f.windows.at(at); m == nil || !m.holds(at) {
+				return head
+			}
+		}
+		n := int(min(int64(len(p)-head), m.limit.Load()-(at-m.offset)))
+		if n <= 0 || !f.storeIn(m, p[head:head+n], at) {
+			return head
+		}
+		head += n
+	}
+	return head
+}
+
+// writable returns the error with which a write is refused whatever its range is. The wrapped
+// file refuses what its own flags do not allow.
+func (f *MappedFile) writable() error {
+	if f.closed.Load() {
+		return fs.ErrClosed
+	}
+	switch f.mfs.config.Mode {
+	case ModeReadOnly, ModeExecute:
+		if f.flag&accessMode == os.O_RDONLY {
+			return ErrWriteToReadOnlyMap
+		}
+	}
+	return nil
+}
+
+// Seek sets the position for the next Read or Write and returns it.
+func (f *MappedFile) Seek(offset int64, whence int) (int64, error) {
+	pos, err := f.seek(offset, whence)
+	return pos, f.wrap("seek", err)
+}
+
+func (f *MappedFile) seek(offset int64, whence int) (int64, error) {
+	if !f.ownsPos.Load() {
+		if pos, err, done := f.seekUnmapped(offset, whence); done {
+			return pos, err
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed.Load() {
+		return 0, fs.ErrClosed
+	}
+	target := offset
+	switch whence {
+	case io.SeekCurrent:
+		target += f.pos
+		whence = io.SeekStart
+		fallthrough
+	case io.SeekStart:
+		// Anywhere in the mapped part is a valid position. What lies outside is the wrapped
+		// file's to judge.
+		if m := f.windows.at(target); m != nil && m.holds(target) {
+			f.pos = target
+			return target, nil
+		}
+		if offset > 0 && target < 0 {
+			return 0, offsetError(syscall.EINVAL, -1) // the sum is past the largest offset
+		}
+	}
+	pos, err := f.file.Seek(target, whence)
+	if err != nil {
+		return pos, seekError(err, target, whence)
+	}
+	f.pos = pos
+	return pos, nil
+}
+
+func (f *MappedFile) seekUnmapped(offset int64, whence int) (pos int64, err error, done bool) {
+	f.filePos.RLock()
+	defer f.filePos.RUnlock()
+	if f.ownsPos.Load() {
+		return 0, nil, false
+	}
+	if f.closed.Load() {
+		return 0, fs.ErrClosed, true
+	}
+	pos, err = f.file.Seek(offset, whence)
+	return pos, seekError(err, offset, whence), true
+}
+
+// Close flushes what the SyncMode promises to be durable, takes the map away and closes the
+// wrapped file. Calls under way end with a complete result or fs.ErrClosed; slices from Data
+// fault from here on. A background flush that failed and was not yet reported is reported
+// here. The second Close gives fs.ErrClosed.
+func (f *MappedFile) Close() error {
+	if !f.closed.CompareAndSwap(false, true) {
+		return f.wrap("close", fs.ErrClosed)
+	}
+	globalSIGBUSHandler.Unregister(f)
+	f.mfs.forget(f)
+	f.preloading.Wait()
+	flushErr := f.flushAtClose()
+	f.windows.releaseAll()
+	f.windows.mu.Lock()
+	f.descriptor.close()
+	f.descriptor = nil
+	f.windows.mu.Unlock()
+	f.store.drop()
+	err := join(flushErr, f.file.Close())
+	return f.wrap("close", err)
+}
+
+// Stat returns what the wrapped file's Stat returns.
+func (f *MappedFile) Stat() (fs.FileInfo, error) {
+	if f.closed.Load() {
+		return nil, f.wrap("stat", fs.ErrClosed)
+	}
+	info, err := f.file.Stat()
+	return info, f.wrap("stat", err)
+}
+
+// Truncate changes the size of the file and leaves the position alone. The map is taken away,
+// and made again when it is next needed: slices from Data fault afterwards. In ModeCopyOnWrite
+// it is refused.
+func (f *MappedFile) Truncate(size int64) error {
+	return f.wrap("truncate", f.truncate(size))
+}
+
+func (f *MappedFile) truncate(size int64) error {
+	if err := f.writable(); err != nil {
+		return err
+	}
+	if f.writesStay {
+		return errCopyOnWriteSize
+	}
+	f.windows.releaseAll()
+	if err := f.file.Truncate(size); err != nil {
+		return err
+	}
+	f.mfs.shrunk(f.file)
+	return f.wrote(0, 0)
+}
+
+// Readdir reads the directory as the wrapped file does.
+func (f *MappedFile) Readdir(n int) ([]os.FileInfo, error) {
+	if f.closed.Load() {
+		return nil, f.wrap("readdir", fs.ErrClosed)
+	}
+	infos, err := f.file.Readdir(n)
+	return infos, f.wrap("readdir", err)
+}
+
+// Readdirnames reads the directory as the wrapped file does.
+func (f *MappedFile) Readdirnames(n int) ([]string, error) {
+	if f.closed.Load() {
+		return nil, f.wrap("readdir", fs.ErrClosed)
+	}
+	names, err := f.file.Readdirnames(n)
+	return names, f.wrap("readdir", err)
+}
+
+// ReadDir reads the directory as the wrapped file does.
+func (f *MappedFile) ReadDir(n int) ([]fs.DirEntry, error) {
+	if f.closed.Load() {
+		return nil, f.wrap("readdir", fs.ErrClosed)
+	}
+	entries, err := f.file.ReadDir(n)
+	return entries, f.wrap("readdir", err)
+}
+
+// Data returns the mapped bytes of the file: all of it or, where it is mapped by windows, the
+// window that holds the position. It maps the file if it is not mapped; it returns nil when
+// the file cannot be mapped, is empty, or has nothing at the position, and after Close.
+//
+// The slice is capped at the file's size and stays valid until Truncate,
+// RemapAfterTruncation or Close; after that every access to it faults. A window stays pinned
+// until then. The bytes may be stored to as in View. An access to the slice is the caller's
+// own: if the file is truncated or its disk fails, the program dies. View is the safe form.
+func (f *MappedFile) Data() []byte {
+	pos, err := f.seek(0, io.SeekCurrent)
+	if err != nil {
+		return nil
+	}
+	f.windows.mu.Lock()
+	defer f.windows.mu.Unlock()
+	m, err := f.mapWindowLocked(pos, f.writesStay)
+	if err != nil {
+		return nil
+	}
+	m.mapped.exposed.Store(true)
+	if m.private {
+		m.ungated.Store(true)
+	}
+	if m.writable && !m.private {
+		f.exposeStores()
+	}
+	limit := m.limit.Load()
+	return m.data[:limit:limit]
+}
+
+// WriteTo writes the file from the position to its end to w, and moves the position. The
+// bytes are read like any others, so w never sees mapped memory.
+func (f *MappedFile) WriteTo(w io.Writer) (int64, error) {
+	n, err := io.Copy(w, struct{ io.Reader }{f})
+	return n, err
+}
+
+// ReadFrom writes to the file what r has, until its io.EOF.
+func (f *MappedFile) ReadFrom(r io.Reader) (int64, error) {
+	if err := f.writable(); err != nil {
+		return 0, f.wrap("write", err)
+	}
+	return io.Copy(struct{ io.Writer }{f}, r)
+}
+
+// SyscallConn gives access to the wrapped file's descriptor, if it offers one. A copy-on-write
+// file has none that shows its contents.
+func (f *MappedFile) SyscallConn() (syscall.RawConn, error) {
+	if f.closed.Load() {
+		return nil, f.wrap("SyscallConn", fs.ErrClosed)
+	}
+	if file, ok := f.file.(syscall.Conn); ok && !f.writesStay {
+		conn, err := file.SyscallConn()
+		return conn, f.wrap("SyscallConn", err)
+	}
+	return nil, f.wrap("SyscallConn", errors.ErrUnsupported)
+}

@@ -1,0 +1,460 @@
+package memmapfs
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
+
+// mapping is one live map of a range of a file. It does not change once it is published,
+// but for what it learns about its pages and for limit.
+//
+// Readers use it without a lock, so it may be taken away while they copy. That is safe
+// because release does not give its addresses back: it puts inaccessible memory in their
+// place, a copy under way faults, is caught, and asks the file. The addresses are given
+// back when the garbage collector has proved that nobody holds the mapping any more, so
+// no late copy can ever read another file's bytes.
+type mapping struct {
+	offset int64  // of data[0] in the file, a multiple of the page size
+	data   []byte // whole pages; the last ones may lie past the end of the file
+
+	limit atomic.Int64 // bytes of data known to lie inside the file
+
+	ungated  atomic.Bool // all pages may be touched, resident or not
+	resident pageSet     // pages known to be in memory
+	written  pageSet     // pages that may be stored to; of a private map: its private pages
+	probed   pageSet     // chunks that the kernel has been asked about
+
+	writable       bool
+	private        bool
+	descriptor     *descriptor // for questions about residency; nil when it is gone
+	tellsResidency bool        // the kernel answers them truly for this process
+
+	index   int64         // of the window
+	lastUse atomic.Uint64 // the windows' clock when it was last used
+	mapped  *addressRange
+
+	mu       sync.Mutex // guards pins and released; no lock is taken under it
+	pins     int        // Views that are running
+	released bool
+}
+
+// addressRange is what remains of a mapping when the mapping itself is garbage.
+type addressRange struct {
+	data    []byte
+	revoked atomic.Bool // nothing is mapped there any more
+	exposed atomic.Bool // a slice of it was handed out by Data
+}
+
+// tryMap maps the window in which off lies unless that is busy or fails, and reports success.
+// Each try makes the next one wait for more calls of the file, so that a map that does not
+// come, or does not help, costs little.
+func (f *MappedFile) tryMap(off int64) bool {
+	if !f.windows.mu.TryLock() {
+		return false
+	}
+	defer f.windows.mu.Unlock()
+	w := &f.windows
+	w.clock.Add(1)
+	if !w.pays(off) {
+		return false
+	}
+	_, err := f.mapWindowLocked(off, f.writesStay && w.size == wholeFile)
+	calls := f.fileCalls.Load()
+	switch {
+	case w.size == wholeFile || err != nil:
+		f.mapAt.Store(2 * calls)
+	case len(w.live) < w.budget:
+		f.mapAt.Store(calls + callsBeforeWindow)
+	}
+	return err == nil
+}
+
+// Calls of the wrapped file after which a map, or a window, begins to pay: making one costs
+// about as much as this many reads.
+const (
+	callsBeforeMap    = 16
+	callsBeforeWindow = 8
+)
+
+// mapDue reports whether enough calls went to the file to try a map.
+func (f *MappedFile) mapDue() bool {
+	return !f.unmappable.Load() && f.fileCalls.Load() >= f.mapAt.Load()
+}
+
+func (f *MappedFile) mapWindow(off int64, private bool) (*mapping, error) {
+	f.windows.mu.Lock()
+	defer f.windows.mu.Unlock()
+	return f.mapWindowLocked(off, private)
+}
+
+// mapWindowLocked returns the mapping of the window in which off lies, as far as the file
+// reaches now; of a file mapped as a whole that is the one mapping, wherever off lies. It
+// makes it if need be. The caller holds f.windows.mu.
+func (f *MappedFile) mapWindowLocked(off int64, private bool) (*mapping, error) {
+	if f.closed.Load() {
+		return nil, fs.ErrClosed
+	}
+	size, info, err := f.mappableSize()
+	if err != nil {
+		return nil, err
+	}
+	w := &f.windows
+	m, err := f.mapIndexLocked(off, size, info, private)
+	if err != nil && w.size == wholeFile && !w.any() && (sysIsShortage(err) || errors.Is(err, errTooLarge)) {
+		w.size = windowBytes(min(f.mfs.config.WindowSize, narrowWindow))
+		m, err = f.mapIndexLocked(off, size, info, private && !f.writesStay)
+	}
+	return m, err
+}
+
+func (f *MappedFile) mapIndexLocked(off, size int64, info os.FileInfo, private bool) (*mapping, error) {
+	w := &f.windows
+	if w.size == wholeFile {
+		off = 0
+	}
+	if off >= size {
+		return nil, ErrNotMapped
+	}
+	index := off / w.size
+	offset := index * w.size
+	length := min(w.size, size-offset)
+	if old := w.at(off); old != nil && (old.private || !private) {
+		if old.private || int64(len(old.data)) >= length {
+			old.lower(size)
+			old.raise(size)
+			return old, nil
+		}
+	}
+	if !w.makeRoom(index) {
+		return nil, ErrNotMapped
+	}
+	m, err := f.newMapping(offset, length, info, private)
+	if err != nil {
+		return nil, err
+	}
+	m.index = index
+	if private {
+		f.store.mu.Lock()
+		defer f.store.mu.Unlock()
+		copied, ok := f.copyStored(m)
+		if !ok {
+			m.release()
+			return nil, ErrSIGBUS
+		}
+		w.insert(m)
+		for _, index := range copied {
+			delete(f.store.pages, index)
+		}
+	} else {
+		w.insert(m)
+	}
+	if f.identity == nil {
+		f.identity = info
+		f.mfs.startAgeing()
+	}
+	f.settleDescriptor(m)
+	return m, nil
+}
+
+// mapRange maps [off, off+n) for one View.
+func (f *MappedFile) mapRange(off, n int64) (*mapping, error) {
+	f.windows.mu.Lock()
+	defer f.windows.mu.Unlock()
+	if f.closed.Load() {
+		return nil, fs.ErrClosed
+	}
+	size, info, err := f.mappableSize()
+	if err != nil {
+		return nil, err
+	}
+	offset := off - off%pageBytes
+	m, err := f.newMapping(offset, min(roundUp(off+n-offset), size-offset), info, f.writesStay)
+	if err != nil {
+		return nil, err
+	}
+	if f.writesStay && (!f.copyPrivate(m) || system.protect(m.data) != nil) {
+		m.release()
+		return nil, ErrSIGBUS
+	}
+	m.pin()
+	m.release() // with the unpin
+	return m, nil
+}
+
+// mappableSize returns the size of a regular file that can be mapped.
+func (f *MappedFile) mappableSize() (size int64, info os.FileInfo, err error) {
+	if f.unmappable.Load() {
+		return 0, nil, ErrNotMapped
+	}
+	info, err = f.file.Stat()
+	if err != nil {
+		return 0, nil, err
+	}
+	if !info.Mode().IsRegular() || f.flag&^understoodFlags != 0 || f.flag&accessMode == os.O_WRONLY {
+		f.unmappable.Store(true)
+		return 0, nil, ErrNotMapped
+	}
+	return info.Size(), info, nil
+}
+
+// errTooLarge reports a range that the address space cannot hold.
+var errTooLarge = errors.New("too large for the address space")
+
+// newMapping maps [offset, offset+length) of the file. The caller holds f.windows.mu.
+func (f *MappedFile) newMapping(offset, length int64, info os.FileInfo, private bool) (*mapping, error) {
+	pages := roundUp(length)
+	if int64(int(pages)) != pages {
+		return nil, errTooLarge
+	}
+	flags := 0
+	switch {
+	case private:
+		flags = mapWrite | mapPrivate
+	case f.mapsWritable:
+		flags = mapWrite
+	case f.mfs.config.Mode == ModeExecute:
+		flags = mapExecute | mapPrivate
+	}
+	if f.mfs.config.PopulatePages {
+		flags |= mapPopulate
+	}
+	if f.descriptor == nil {
+		found, err := findDescriptor(f.file, info, f.mapsWritable)
+		if err != nil {
+			f.unmappable.Store(!sysIsShortage(err))
+			return nil, notMapped(err)
+		}
+		f.descriptor = found
+	}
+	var data []byte
+	mapFile := func(fd uintptr) (err error) {
+		data, err = system.mapFile(fd, offset, int(pages), flags)
+		return err
+	}
+	err := f.descriptor.do(mapFile)
+	if err != nil && sysIsShortage(err) {
+		reclaim() // addresses may be waiting to be given back
+		err = f.descriptor.do(mapFile)
+	}
+	if err != nil {
+		if !sysIsShortage(err) {
+			f.unmappable.Store(true)
+		}
+		f.dropDescriptor()
+		return nil, notMapped(err)
+	}
+	m := manage(data, offset, length)
+	m.private = private
+	m.writable = flags&mapWrite != 0
+	if m.writable {
+		m.written = newPageSet(pagesIn(pages))
+	}
+	if f.mfs.config.UseHugePages && sysAdviseHugePage != unsupportedAdvice {
+		system.advise(data, sysAdviseHugePage)
+	}
+	for _, advice := range f.advice {
+		system.advise(data, advice)
+	}
+	return m, nil
+}
+
+// notMapped adds ErrNotMapped to the reason why a file cannot be mapped.
+func notMapped(reason error) error { return fmt.Errorf("%w: %w", ErrNotMapped, reason) }
+
+// settleDescriptor decides whether the descriptor is needed any longer: for other windows, for
+// the modification time of a map that is stored to, or because it costs nothing. If it is
+// not, its last service is to tell which pages are in memory, as far as that is cheap.
+func (f *MappedFile) settleDescriptor(m *mapping) {
+	if f.mfs.config.PopulatePages && sysPopulateFlag != 0 {
+		f.addResident(m, 0, pagesIn(m.limit.Load())-1)
+	}
+	if f.descriptor.owned == nil || f.windows.size != wholeFile || f.mapsWritable {
+		m.descriptor = f.descriptor
+		return
+	}
+	length := min(m.limit.Load(), probeAtMap)
+	cached, err := f.descriptor.cachedPages(0, length)
+	m.tellsResidency = err == nil
+	if pages := pagesIn(length); err == nil && cached >= int64(pages) {
+		f.addResident(m, 0, pages-1)
+	}
+	f.dropDescriptor()
+}
+
+// probeAtMap is the most bytes whose residency is asked for when a file is mapped.
+const probeAtMap = 64 << 20
+
+func (f *MappedFile) dropDescriptor() {
+	f.descriptor.close()
+	f.descriptor = nil
+}
+
+// manage takes charge of data, which maps length bytes of the file from offset on.
+func manage(data []byte, offset, length int64) *mapping {
+	pages := pagesIn(int64(len(data)))
+	m := &mapping{
+		offset:   offset,
+		data:     data,
+		resident: newPageSet(pages),
+		probed:   newPageSet((pages + chunkPages - 1) / chunkPages),
+		mapped:   &addressRange{data: data},
+	}
+	m.limit.Store(length)
+	runtime.AddCleanup(m, giveBack, m.mapped)
+	return m
+}
+
+// span returns where the bytes [off, off+n) of the file lie in m.data, and whether all of
+// them lie inside both the map and the file.
+func (m *mapping) span(off int64, n int) (start int64, ok bool) {
+	start = off - m.offset
+	limit := m.limit.Load()
+	return start, start >= 0 && start < limit && int64(n) <= limit-start
+}
+
+// knows reports whether the map's bytes [start, start+n), n > 0, may be read.
+func (m *mapping) knows(start int64, n int) bool {
+	return m.ungated.Load() || m.resident.has(pageSpan(start, n))
+}
+
+// raise tells the mapping that the file reaches at least to size.
+func (m *mapping) raise(size int64) {
+	inside := min(size-m.offset, int64(len(m.data)))
+	for {
+		limit := m.limit.Load()
+		if inside <= limit || m.limit.CompareAndSwap(limit, inside) {
+			return
+		}
+	}
+}
+
+// lower tells the mapping that the file has shrunk to size.
+func (m *mapping) lower(size int64) {
+	inside := max(size-m.offset, 0)
+	for {
+		limit := m.limit.Load()
+		if inside >= limit || m.limit.CompareAndSwap(limit, inside) {
+			return
+		}
+	}
+}
+
+// pin keeps the mapping in place until unpin, or reports that it is released already.
+func (m *mapping) pin() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.released {
+		return false
+	}
+	m.pins++
+	return true
+}
+
+func (m *mapping) unpin() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.pins--
+	if m.released && m.pins == 0 {
+		m.revoke()
+	}
+}
+
+// release takes the mapping away, as soon as no View uses it.
+func (m *mapping) release() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.released {
+		return
+	}
+	m.released = true
+	if m.pins == 0 {
+		m.revoke()
+	}
+}
+
+// revoke makes every access to the mapping fault; the caller holds m.mu.
+func (m *mapping) revoke() {
+	if m.writable && !m.private && !sysFileSyncCoversMaps {
+		system.syncMap(m.data) // the file's own Sync, which reports errors, would not find it
+	}
+	if system.revoke(m.data) != nil {
+		// The file stays mapped until the addresses are given back. A limit of 0 sends
+		// every call to the file meanwhile.
+		m.limit.Store(0)
+		return
+	}
+	m.mapped.revoked.Store(true)
+	retire(int64(len(m.data)))
+}
+
+// Revoked addresses wait for the garbage collector. So that a program that makes little
+// garbage does not fill its address space, or its table of maps, a collection is started
+// each time this much has been retired.
+const (
+	maxRetiredBytes  = 1 << (27 + 13*(^uint(0)>>63)) // 1 TiB, or 128 MiB where addresses have 32 bits
+	maxRetiredRanges = 4096
+)
+
+var retired struct {
+	bytes  atomic.Int64
+	ranges atomic.Int64
+}
+
+func retire(bytes int64) {
+	total, ranges := retired.bytes.Add(bytes), retired.ranges.Add(1)
+	if total > maxRetiredBytes || ranges > maxRetiredRanges {
+		reclaim()
+	}
+}
+
+// reclaim has the garbage collector give back what it can.
+func reclaim() {
+	retired.bytes.Store(0)
+	retired.ranges.Store(0)
+	runtime.GC()
+}
+
+// giveBack runs when a mapping has become garbage. A range that Data has handed out stays
+// while its slices may be valid (the handle was dropped without Close), and for long after
+// Close, so that a slice kept too long faults.
+func giveBack(r *addressRange) {
+	switch {
+	case !r.exposed.Load():
+		system.unmap(r.data)
+	case r.revoked.Load():
+		quarantine.add(r.data)
+	}
+}
+
+// quarantine keeps the addresses of closed maps whose bytes were handed out by Data, the
+// last maxQuarantined bytes of them.
+var quarantine addressQuarantine
+
+const (
+	maxQuarantined       = 1 << (27 + 17*(^uint(0)>>63)) // 16 TiB, or 128 MiB where addresses have 32 bits
+	maxQuarantinedRanges = 8192
+)
+
+type addressQuarantine struct {
+	mu     sync.Mutex // guards the fields below; no lock is taken under it
+	ranges [][]byte
+	bytes  int64
+}
+
+func (q *addressQuarantine) add(data []byte) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.ranges = append(q.ranges, data)
+	q.bytes += int64(len(data))
+	for q.bytes > maxQuarantined || len(q.ranges) > maxQuarantinedRanges {
+		oldest := q.ranges[0]
+		q.ranges = q.ranges[1:]
+		q.bytes -= int64(len(oldest))
+		system.unmap(oldest)
+	}
+}

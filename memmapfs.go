@@ -1,0 +1,359 @@
+// Package memmapfs wraps an absfs.FileSystem so that its files are read and written through
+// memory maps.
+//
+//	mfs := memmapfs.New(base, memmapfs.DefaultConfig())
+//
+// The map is an accelerator; the file is the truth. Every operation has the result that the
+// wrapped file would have given. Where the map can serve a call it does, without a system
+// call; everything else goes to the file: ranges past the end of the map, pages not known
+// to be in memory, accesses that fault because the file was truncated or its disk is full,
+// and files that cannot be mapped at all.
+package memmapfs
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+	"weak"
+
+	"github.com/absfs/absfs"
+)
+
+// MemMapFS is an absfs.FileSystem, and an absfs.SymLinker, whose files are *MappedFile values
+// over the files of the wrapped filesystem. All else is the wrapped filesystem's. Its methods
+// may be called at the same time as far as the wrapped filesystem allows it.
+type MemMapFS struct {
+	base    absfs.FileSystem
+	config  Config
+	invalid error // why every open fails
+
+	closed  atomic.Bool
+	flusher flusher
+
+	mu     sync.Mutex // guards the fields below; no lock is taken under it
+	open   []weak.Pointer[MappedFile]
+	swept  int // len(open) at which the entries of lost handles are taken out next
+	ageing *time.Timer
+}
+
+var (
+	_ absfs.FileSystem = (*MemMapFS)(nil)
+	_ absfs.SymLinker  = (*MemMapFS)(nil)
+)
+
+// New returns a filesystem that maps the files of underlying as config says. A nil config
+// means DefaultConfig. New copies the config and does not fail: with an invalid one every
+// open fails with an *fs.PathError that names the field and the value. A nil underlying
+// panics.
+func New(underlying absfs.FileSystem, config *Config) *MemMapFS {
+	if underlying == nil {
+		panic("memmapfs: New needs a filesystem to wrap, and got nil")
+	}
+	valid, err := config.validated()
+	return &MemMapFS{base: underlying, config: valid, invalid: err}
+}
+
+// Open opens a file for reading. The file is a *MappedFile.
+func (mfs *MemMapFS) Open(name string) (absfs.File, error) {
+	return mfs.opened(name, os.O_RDONLY, func() (absfs.File, error) { return mfs.base.Open(name) })
+}
+
+// OpenFile opens a file with the flags and, if it is created, the permissions that the wrapped
+// filesystem takes. The file is a *MappedFile.
+func (mfs *MemMapFS) OpenFile(name string, flag int, perm os.FileMode) (absfs.File, error) {
+	return mfs.opened(name, flag, func() (absfs.File, error) { return mfs.base.OpenFile(name, flag, perm) })
+}
+
+// Create creates or truncates a file and opens it for reading and writing. The file is a
+// *MappedFile.
+func (mfs *MemMapFS) Create(name string) (absfs.File, error) {
+	return mfs.opened(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, func() (absfs.File, error) { return mfs.base.Create(name) })
+}
+
+// opened returns the MappedFile of the file that open opens.
+func (mfs *MemMapFS) opened(name string, flag int, open func() (absfs.File, error)) (absfs.File, error) {
+	if mfs.invalid != nil {
+		return nil, wrapError("open", name, mfs.invalid)
+	}
+	if mfs.closed.Load() {
+		return nil, wrapError("open", name, fs.ErrClosed)
+	}
+	file, err := open()
+	if err != nil {
+		return nil, err
+	}
+	f, err := mfs.newFile(file, flag)
+	if err != nil {
+		file.Close()
+		return nil, wrapError("open", name, err)
+	}
+	return f, nil
+}
+
+// newFile makes a MappedFile of file, which was opened with flag.
+func (mfs *MemMapFS) newFile(file absfs.File, flag int) (*MappedFile, error) {
+	f := &MappedFile{file: file, mfs: mfs, flag: flag}
+	f.mapAt.Store(callsBeforeMap)
+	f.windows.size = wholeFile
+	f.windows.budget = mfs.config.MaxWindows
+	if !mfs.config.MapFullFile {
+		f.windows.size = mfs.config.WindowSize
+	}
+	mode := mfs.config.Mode
+	if mode == ModeCopyOnWrite {
+		info, err := file.Stat()
+		if err != nil {
+			return nil, err
+		}
+		if info.Mode().IsRegular() && info.Size() > 0 {
+			f.writesStay = true
+			f.ownsPos.Store(true)
+		} else {
+			mode = ModeReadWrite
+		}
+	}
+	f.mapsWritable = mode == ModeReadWrite && flag&accessMode == os.O_RDWR
+	f.mayStore = f.mapsWritable && flag&(os.O_APPEND|os.O_SYNC) == 0
+	if flag&os.O_TRUNC != 0 {
+		mfs.shrunk(file)
+	}
+	if !mfs.remember(f) {
+		return nil, fs.ErrClosed
+	}
+	if mfs.config.Preload || mfs.config.PreloadAsync || mfs.config.PopulatePages {
+		f.preload()
+	}
+	return f, nil
+}
+
+// remember adds f to the open files, unless the filesystem is closed. It holds f weakly, so
+// that a handle dropped without Close is collected, as an os.File is.
+func (mfs *MemMapFS) remember(f *MappedFile) bool {
+	mfs.mu.Lock()
+	defer mfs.mu.Unlock()
+	if mfs.closed.Load() {
+		return false
+	}
+	if len(mfs.open) >= max(mfs.swept, 64) {
+		live := mfs.open[:0]
+		for _, entry := range mfs.open {
+			if other := entry.Value(); other != nil {
+				other.slot = len(live)
+				live = append(live, entry)
+			}
+		}
+		clear(mfs.open[len(live):])
+		mfs.open = live
+		mfs.swept = 2 * len(live)
+	}
+	f.slot = len(mfs.open)
+	mfs.open = append(mfs.open, weak.Make(f))
+	return true
+}
+
+// forget takes f, which is being closed, out of the open files.
+func (mfs *MemMapFS) forget(f *MappedFile) {
+	mfs.flusher.remove(f)
+	mfs.mu.Lock()
+	defer mfs.mu.Unlock()
+	last := len(mfs.open) - 1
+	if other := mfs.open[last].Value(); other != nil {
+		other.slot = f.slot
+		mfs.open[f.slot] = mfs.open[last]
+	} else if f.slot != last {
+		mfs.open[f.slot] = weak.Pointer[MappedFile]{}
+	}
+	mfs.open[last] = weak.Pointer[MappedFile]{}
+	mfs.open = mfs.open[:last]
+}
+
+// files returns the files that are open now.
+func (mfs *MemMapFS) files() []*MappedFile {
+	mfs.mu.Lock()
+	defer mfs.mu.Unlock()
+	var files []*MappedFile
+	for _, entry := range mfs.open {
+		if f := entry.Value(); f != nil {
+			files = append(files, f)
+		}
+	}
+	return files
+}
+
+// shrunk tells the other handles of file that it may have become smaller.
+func (mfs *MemMapFS) shrunk(file absfs.File) {
+	info, err := file.Stat()
+	if err != nil {
+		return
+	}
+	mfs.shrunkTo(info)
+}
+
+func (mfs *MemMapFS) shrunkTo(info os.FileInfo) {
+	for _, f := range mfs.files() {
+		if !f.windows.any() {
+			continue
+		}
+		f.windows.mu.Lock()
+		if f.identity != nil && os.SameFile(f.identity, info) {
+			for _, m := range f.windows.live {
+				m.lower(info.Size())
+			}
+		}
+		f.windows.mu.Unlock()
+	}
+}
+
+// startAgeing has the maps forget from time to time which pages are in memory.
+func (mfs *MemMapFS) startAgeing() {
+	mfs.mu.Lock()
+	defer mfs.mu.Unlock()
+	if mfs.ageing == nil && !mfs.closed.Load() {
+		mfs.ageing = time.AfterFunc(residencyAge, mfs.age)
+	}
+}
+
+func (mfs *MemMapFS) age() {
+	mapped := false
+	for _, f := range mfs.files() {
+		if f.windows.any() {
+			mapped = true
+			f.windows.each((*mapping).forget)
+		}
+	}
+	mfs.mu.Lock()
+	defer mfs.mu.Unlock()
+	if mfs.closed.Load() {
+		return
+	}
+	if mapped {
+		mfs.ageing.Reset(residencyAge)
+	} else {
+		mfs.ageing = nil
+	}
+}
+
+// Close closes the files that are still open, waits for flushes in the background, and lets
+// all later opens fail with fs.ErrClosed. It returns what the files' Close returned. The
+// wrapped filesystem stays as it is. The second Close gives fs.ErrClosed.
+func (mfs *MemMapFS) Close() error {
+	mfs.mu.Lock()
+	if mfs.closed.Load() {
+		mfs.mu.Unlock()
+		return fs.ErrClosed
+	}
+	mfs.closed.Store(true)
+	if mfs.ageing != nil {
+		mfs.ageing.Stop()
+	}
+	mfs.mu.Unlock()
+	var err error
+	for _, f := range mfs.files() {
+		if closeErr := f.Close(); !errors.Is(closeErr, fs.ErrClosed) {
+			err = join(err, closeErr)
+		}
+	}
+	mfs.flusher.running.Wait()
+	return err
+}
+
+// Sub returns an fs.FS of the tree below dir. Its files are *MappedFile values.
+func (mfs *MemMapFS) Sub(dir string) (fs.FS, error) { return absfs.FilerToFS(mfs, dir) }
+
+// Truncate changes the size of a file. A map that this filesystem has of it is not used past
+// a smaller size.
+func (mfs *MemMapFS) Truncate(name string, size int64) error {
+	if err := mfs.base.Truncate(name, size); err != nil {
+		return err
+	}
+	if info, err := mfs.base.Stat(name); err == nil {
+		mfs.shrunkTo(info)
+	}
+	return nil
+}
+
+// ReadFile returns the contents of a file. One pass over a file gains nothing from a map, so it
+// is the wrapped filesystem's.
+func (mfs *MemMapFS) ReadFile(name string) ([]byte, error) { return mfs.base.ReadFile(name) }
+
+// Chdir changes the directory to which relative names refer.
+func (mfs *MemMapFS) Chdir(dir string) error { return mfs.base.Chdir(dir) }
+
+// Getwd returns the directory to which relative names refer.
+func (mfs *MemMapFS) Getwd() (string, error) { return mfs.base.Getwd() }
+
+// TempDir returns the directory for temporary files.
+func (mfs *MemMapFS) TempDir() string { return mfs.base.TempDir() }
+
+// Mkdir makes a directory.
+func (mfs *MemMapFS) Mkdir(name string, perm os.FileMode) error { return mfs.base.Mkdir(name, perm) }
+
+// MkdirAll makes a directory and those above it that are missing.
+func (mfs *MemMapFS) MkdirAll(name string, perm os.FileMode) error {
+	return mfs.base.MkdirAll(name, perm)
+}
+
+// Remove removes a file or an empty directory. Open files stay readable where the wrapped
+// filesystem has it so.
+func (mfs *MemMapFS) Remove(name string) error { return mfs.base.Remove(name) }
+
+// RemoveAll removes a file or a directory with all in it.
+func (mfs *MemMapFS) RemoveAll(name string) error { return mfs.base.RemoveAll(name) }
+
+// Rename renames a file or directory. Open files go on with the file they were opened on.
+func (mfs *MemMapFS) Rename(oldname, newname string) error { return mfs.base.Rename(oldname, newname) }
+
+// Stat describes the file at name.
+func (mfs *MemMapFS) Stat(name string) (os.FileInfo, error) { return mfs.base.Stat(name) }
+
+// Chmod changes the permissions of a file.
+func (mfs *MemMapFS) Chmod(name string, mode os.FileMode) error { return mfs.base.Chmod(name, mode) }
+
+// Chown changes the owner and group of a file.
+func (mfs *MemMapFS) Chown(name string, uid, gid int) error { return mfs.base.Chown(name, uid, gid) }
+
+// Chtimes changes the access and modification times of a file.
+func (mfs *MemMapFS) Chtimes(name string, atime, mtime time.Time) error {
+	return mfs.base.Chtimes(name, atime, mtime)
+}
+
+// ReadDir returns the entries of a directory.
+func (mfs *MemMapFS) ReadDir(name string) ([]fs.DirEntry, error) { return mfs.base.ReadDir(name) }
+
+// Lstat is Stat of a symbolic link itself. On a filesystem without links it is Stat.
+func (mfs *MemMapFS) Lstat(name string) (os.FileInfo, error) {
+	if linker, ok := mfs.base.(absfs.SymLinker); ok {
+		return linker.Lstat(name)
+	}
+	return mfs.base.Stat(name)
+}
+
+// Lchown is Chown of a symbolic link itself. On a filesystem without links it fails with
+// errors.ErrUnsupported.
+func (mfs *MemMapFS) Lchown(name string, uid, gid int) error {
+	if linker, ok := mfs.base.(absfs.SymLinker); ok {
+		return linker.Lchown(name, uid, gid)
+	}
+	return wrapError("lchown", name, errors.ErrUnsupported)
+}
+
+// Readlink returns where a symbolic link points. On a filesystem without links it fails with
+// errors.ErrUnsupported.
+func (mfs *MemMapFS) Readlink(name string) (string, error) {
+	if linker, ok := mfs.base.(absfs.SymLinker); ok {
+		return linker.Readlink(name)
+	}
+	return "", wrapError("readlink", name, errors.ErrUnsupported)
+}
+
+// Symlink makes newname a symbolic link to oldname. On a filesystem without links it fails
+// with an *os.LinkError wrapping errors.ErrUnsupported.
+func (mfs *MemMapFS) Symlink(oldname, newname string) error {
+	if linker, ok := mfs.base.(absfs.SymLinker); ok {
+		return linker.Symlink(oldname, newname)
+	}
+	return &os.LinkError{Op: "symlink", Old: oldname, New: newname, Err: errors.ErrUnsupported}
+}

@@ -1,0 +1,44 @@
+//go:build !darwin && !dragonfly && !freebsd && !linux && !netbsd && !solaris
+
+package memmapfs
+
+import (
+	"errors"
+	"os"
+)
+
+// Nothing is mapped here, and every file works through its wrapped file. OpenBSD and AIX
+// do not keep a map and read(2)/write(2) coherent without msync; js, wasip1 and plan9
+// have no mmap.
+const (
+	sysSyncMapIsDurable   = false
+	sysFileSyncCoversMaps = false
+	sysOpenNonblock       = 0
+	sysPopulateFlag       = 0
+)
+
+func sysMapAlignment() int { return os.Getpagesize() }
+
+func sysMap(fd uintptr, offset int64, length, flags int) ([]byte, error) {
+	return nil, errors.ErrUnsupported
+}
+
+func sysRevoke(data []byte) error { return errors.ErrUnsupported }
+
+func sysUnmap(data []byte) error { return errors.ErrUnsupported }
+
+func sysSyncMap(data []byte) error { return errors.ErrUnsupported }
+
+func sysAdvise(data []byte, advice int) error { return errors.ErrUnsupported }
+
+func sysCachedPages(fd uintptr, offset, length int64) (int64, error) {
+	return 0, errors.ErrUnsupported
+}
+
+func sysResidentMap(data []byte, vec []byte) error { return errors.ErrUnsupported }
+
+func sysTouchModTime(fd uintptr) error { return errors.ErrUnsupported }
+
+func sysProtect(data []byte) error { return errors.ErrUnsupported }
+
+func sysIsShortage(err error) bool { return false }

@@ -1,0 +1,67 @@
+//go:build darwin || dragonfly || freebsd || linux || netbsd || solaris
+
+package memmapfs
+
+import (
+	"errors"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// sysOpenNonblock keeps an open from waiting for the other end of a pipe.
+const sysOpenNonblock = unix.O_NONBLOCK
+
+// sysMapAlignment returns the number of bytes of which the offset of a map is a multiple.
+func sysMapAlignment() int { return unix.Getpagesize() }
+
+// sysMap maps length bytes of the file fd from offset on.
+func sysMap(fd uintptr, offset int64, length, flags int) ([]byte, error) {
+	protection, kind := unix.PROT_READ, unix.MAP_SHARED
+	if flags&mapWrite != 0 {
+		protection |= unix.PROT_WRITE
+	}
+	if flags&mapExecute != 0 {
+		protection |= unix.PROT_EXEC
+	}
+	if flags&mapPrivate != 0 {
+		kind = unix.MAP_PRIVATE
+	}
+	if flags&mapPopulate != 0 {
+		kind |= sysPopulateFlag
+	}
+	address, err := unix.MmapPtr(int(fd), offset, nil, uintptr(length), protection, kind)
+	if err != nil {
+		return nil, err
+	}
+	return unsafe.Slice((*byte)(address), length), nil
+}
+
+// sysRevoke replaces the map by memory that cannot be accessed, at the same addresses
+// and in one step, so that nothing else can be mapped there in between.
+func sysRevoke(data []byte) error {
+	_, err := unix.MmapPtr(-1, 0, unsafe.Pointer(unsafe.SliceData(data)), uintptr(len(data)),
+		unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_FIXED)
+	return err
+}
+
+// sysUnmap gives the addresses back.
+func sysUnmap(data []byte) error {
+	return unix.MunmapPtr(unsafe.Pointer(unsafe.SliceData(data)), uintptr(len(data)))
+}
+
+// sysSyncMap writes the changed pages of a shared map to the file and waits for the
+// disk as far as msync(2) does: see sysSyncMapIsDurable.
+func sysSyncMap(data []byte) error { return unix.Msync(data, unix.MS_SYNC) }
+
+// sysAdvise passes a hint on.
+func sysAdvise(data []byte, advice int) error { return unix.Madvise(data, advice) }
+
+// sysProtect makes a map read-only.
+func sysProtect(data []byte) error { return unix.Mprotect(data, unix.PROT_READ) }
+
+// sysIsShortage reports whether err says that something has run out, which may change.
+func sysIsShortage(err error) bool {
+	return errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.EAGAIN) ||
+		errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
+}

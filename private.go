@@ -1,0 +1,194 @@
+package memmapfs
+
+import (
+	"io"
+	"os"
+	"sync"
+)
+
+// pageStore holds the private pages of a copy-on-write file that no private map holds: those
+// of a file mapped by windows, which come and go, and of one that cannot be mapped. Its
+// memory is that of the pages written to.
+type pageStore struct {
+	mu    sync.RWMutex // guards pages and their bytes; no lock is taken under it
+	pages map[int64][]byte
+}
+
+func (s *pageStore) drop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pages = nil
+}
+
+// writePrivate writes p at off without touching the file. What would
+// change the file's size is refused as a whole.
+func (f *MappedFile) writePrivate(p []byte, off int64) (int, error) {
+	if f.flag&os.O_APPEND != 0 {
+		return 0, errCopyOnWriteSize
+	}
+	if off < 0 {
+		return 0, ErrInvalidOffset
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	info, err := f.file.Stat()
+	if err != nil {
+		return 0, err
+	}
+	size := info.Size()
+	if off > size || int64(len(p)) > size-off {
+		return 0, errCopyOnWriteSize
+	}
+	if f.flag&accessMode == os.O_WRONLY {
+		return len(p), nil // nobody can read it
+	}
+	done := 0
+	for done < len(p) {
+		n, err := f.writePrivateHead(p[done:], off+int64(done), size)
+		done += n
+		if err != nil {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// writePrivateHead writes the head of p to where its first byte lives.
+func (f *MappedFile) writePrivateHead(p []byte, off, size int64) (int, error) {
+	m := f.windows.at(off)
+	if m == nil && !f.unmappable.Load() && f.windows.mapsWhole() {
+		f.mapWindow(off, true)
+		m = f.windows.at(off)
+	}
+	if m != nil && m.private {
+		m.raise(size)
+		if m.holds(off) {
+			n := int(min(int64(len(p)), m.limit.Load()-(off-m.offset)))
+			return f.storePrivate(m, p[:n], off)
+		}
+	}
+	n := int(min(int64(len(p)), pageBytes-off%pageBytes))
+	return n, f.storePage(p[:n], off)
+}
+
+// storePrivate stores p into a private map.
+func (f *MappedFile) storePrivate(m *mapping, p []byte, off int64) (int, error) {
+	start := off - m.offset
+	first, last := pageSpan(start, len(p))
+	for page := first; page <= last; page++ {
+		if !m.resident.has(page, page) && !m.written.has(page, page) {
+			var b [1]byte // a read in a system call brings the page in
+			f.file.ReadAt(b[:], m.offset+int64(page)*pageBytes)
+		}
+	}
+	if !copyIn(m, start, p) {
+		f.copyFaulted(m, off, len(p))
+		if !m.holds(off + int64(len(p)) - 1) {
+			return 0, errCopyOnWriteSize
+		}
+		return 0, ErrSIGBUS
+	}
+	m.written.add(first, last)
+	m.resident.add(first, last)
+	return len(p), nil
+}
+
+// storePage writes p, which lies in one page, to the page store.
+func (f *MappedFile) storePage(p []byte, off int64) error {
+	index := off / pageBytes
+	f.store.mu.Lock()
+	defer f.store.mu.Unlock()
+	page, ok := f.store.pages[index]
+	if !ok {
+		page = make([]byte, pageBytes)
+		if int64(len(p)) < pageBytes {
+			if _, err := f.file.ReadAt(page, index*pageBytes); err != nil && err != io.EOF {
+				return err
+			}
+		}
+		if f.store.pages == nil {
+			f.store.pages = make(map[int64][]byte)
+		}
+		f.store.pages[index] = page
+	}
+	copy(page[off%pageBytes:], p)
+	// Whoever marks a page as resident looks at the store under its lock first: from here on
+	// no window serves this page.
+	if m := f.windows.at(off); m != nil {
+		at := int((off - m.offset) / pageBytes)
+		m.resident.remove(at, at)
+	}
+	return nil
+}
+
+// overlay puts the private bytes of [off, off+len(p)) over p, which holds the file's. It
+// holds the store's lock throughout, so pages that move from the store into a private map
+// are found in one of them.
+func (f *MappedFile) overlay(p []byte, off int64) {
+	f.store.mu.RLock()
+	defer f.store.mu.RUnlock()
+	f.windows.over(off, len(p), func(m *mapping, start int64, n int) {
+		if m.private {
+			f.overlayMapped(p, off, m, start, n)
+		}
+	})
+	for at := off - off%pageBytes; at < off+int64(len(p)) && len(f.store.pages) > 0; at += pageBytes {
+		if page, ok := f.store.pages[at/pageBytes]; ok {
+			from := max(at, off)
+			copy(p[from-off:], page[from-at:])
+		}
+	}
+}
+
+// overlayMapped is overlay for m's bytes [start, start+n). It copies by way of a buffer,
+// because a fault must leave the file's bytes in p.
+func (f *MappedFile) overlayMapped(p []byte, off int64, m *mapping, start int64, n int) {
+	buffer := make([]byte, min(int64(n), pageBytes))
+	for end := start + int64(n); start < end; {
+		next := min(end, start-start%pageBytes+pageBytes)
+		if page := int(start / pageBytes); m.ungated.Load() || m.written.has(page, page) {
+			b := buffer[:next-start]
+			if copyOut(b, m, start) {
+				copy(p[m.offset+start-off:], b)
+			} else {
+				f.copyFaulted(m, m.offset+start, len(b))
+			}
+		}
+		start = next
+	}
+}
+
+// copyStored copies the store's pages that lie in m into it, which nobody uses yet, and
+// returns their indexes. The caller holds f.store.mu.
+func (f *MappedFile) copyStored(m *mapping) (copied []int64, ok bool) {
+	first := m.offset / pageBytes
+	for index, page := range f.store.pages {
+		at := index - first
+		if at < 0 || at >= int64(pagesIn(int64(len(m.data)))) {
+			continue
+		}
+		if !copyIn(m, at*pageBytes, page) {
+			return nil, false
+		}
+		m.written.add(int(at), int(at))
+		m.resident.add(int(at), int(at))
+		copied = append(copied, index)
+	}
+	return copied, true
+}
+
+// copyPrivate copies into m, which nobody uses yet, all private pages that lie in its range.
+func (f *MappedFile) copyPrivate(m *mapping) bool {
+	f.store.mu.RLock()
+	defer f.store.mu.RUnlock()
+	_, ok := f.copyStored(m)
+	page := make([]byte, pageBytes)
+	f.windows.over(m.offset, len(m.data), func(old *mapping, start int64, n int) {
+		for end := start + int64(n); start < end && old.private; start += pageBytes {
+			b := page[:min(pageBytes, end-start)]
+			ok = ok && copyOut(b, old, start) && copyIn(m, old.offset+start-m.offset, b)
+		}
+	})
+	return ok
+}

@@ -1,0 +1,340 @@
+package memmapfs
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"unsafe"
+)
+
+// The guard. A load or store in mapped memory raises SIGBUS or SIGSEGV when the file was
+// truncated or its disk fails. os/signal cannot see a signal raised by a Go instruction;
+// debug.SetPanicOnFault turns it into a panic, for one goroutine and for as long as a call
+// of this package touches the map.
+
+// faultAddress returns the address of the fault that r, a recovered value, stands for. It
+// is 0 where the system does not tell (qemu's user emulation).
+func faultAddress(r any) (address uintptr, isFault bool) {
+	err, ok := r.(runtime.Error)
+	if !ok {
+		return 0, false
+	}
+	if err, ok := err.(interface{ Addr() uintptr }); ok {
+		return err.Addr(), true
+	}
+	return 0, err.Error() == "runtime error: invalid memory address or nil pointer dereference"
+}
+
+// caught ends the guard after a copy: it returns if r is a fault and passes r on if not.
+func caught(r any, before bool) {
+	debug.SetPanicOnFault(before)
+	if _, isFault := faultAddress(r); !isFault {
+		panic(r)
+	}
+}
+
+// View calls fn with the n bytes of the file from off on, without copying them, and returns
+// what fn returns. It is the safe form of Data: the bytes stay in place until fn returns,
+// and a fault in fn's access to them (the file was truncated, its disk failed or is full)
+// makes View return an error wrapping ErrSIGBUS. One guard serves the whole call, so a
+// loop over many small values inside one View costs what it costs over a slice.
+//
+// The bytes must not be used after fn returns. They may be stored to in ModeReadWrite on a
+// handle opened with O_RDWR, where the store reaches the file, and in ModeCopyOnWrite with
+// MapFullFile, where it stays in the handle (but not in a range past the size that the file
+// had when it was mapped); elsewhere a store is a fault. Cold pages are
+// read in by page faults, which the Go scheduler does not see: call Prefetch or AdviseWillNeed
+// first where that matters.
+//
+// A range that reaches past the end of the file gives io.EOF, a negative one
+// ErrInvalidOffset, a file that cannot be mapped ErrNotMapped, and fn is not called. A
+// panic in fn that is not a fault in the bytes goes through.
+//
+// View may be called from many goroutines and from inside fn. Close and Truncate do not
+// wait for it: after Close the bytes of a running View stay valid until it ends; after
+// Truncate those past the new end fault.
+func (f *MappedFile) View(off, n int64, fn func(b []byte) error) error {
+	fnErr, err := f.view(off, n, fn)
+	f.deliverFaults()
+	if err != nil {
+		return f.wrap("view", err)
+	}
+	return fnErr
+}
+
+func (f *MappedFile) view(off, n int64, fn func(b []byte) error) (fnErr, err error) {
+	if f.closed.Load() {
+		return nil, fs.ErrClosed
+	}
+	if off < 0 || n < 0 {
+		return nil, ErrInvalidOffset
+	}
+	if n == 0 {
+		return fn([]byte{}), nil
+	}
+	m, start, err := f.pinRange(off, n)
+	if err != nil {
+		return nil, err
+	}
+	defer m.unpin()
+	if m.writable && !m.private {
+		defer f.noteStore()
+	}
+	return f.guard(m, start, n, fn)
+}
+
+// pinRange returns a pinned mapping that holds the bytes [off, off+n), and where they start
+// in it: a live window, or a map made for this call.
+func (f *MappedFile) pinRange(off, n int64) (m *mapping, start int64, err error) {
+	if int64(int(n)) == n {
+		if m, start := f.pinLive(off, int(n)); m != nil {
+			return m, start, nil
+		}
+	}
+	size, _, err := f.mappableSize()
+	if err != nil {
+		return nil, 0, err
+	}
+	if off > size || n > size-off {
+		return nil, 0, io.EOF
+	}
+	if int64(int(n)) != n {
+		return nil, 0, fmt.Errorf("%w: %d bytes do not fit the address space", ErrNotMapped, n)
+	}
+	if f.windows.fits(off, n) {
+		if _, err := f.mapWindow(off, f.writesStay && f.windows.mapsWhole()); err != nil {
+			return nil, 0, err
+		}
+		if m, start := f.pinLive(off, int(n)); m != nil {
+			return m, start, nil
+		}
+	}
+	m, err = f.mapRange(off, n)
+	if err != nil {
+		return nil, 0, err
+	}
+	return m, off - m.offset, nil
+}
+
+// pinLive pins the live mapping that holds [off, off+n), if there is one. In a private map
+// the caller may store without telling, so from then on its bytes are read from it alone.
+func (f *MappedFile) pinLive(off int64, n int) (*mapping, int64) {
+	m := f.windows.at(off)
+	if m == nil || f.writesStay && !m.private {
+		return nil, 0
+	}
+	start, ok := m.span(off, n)
+	if !ok || !m.pin() {
+		return nil, 0
+	}
+	if m.private {
+		m.ungated.Store(true)
+	}
+	return m, start
+}
+
+// guard calls fn with m's bytes [start, start+n) and turns a fault in them into an error.
+func (f *MappedFile) guard(m *mapping, start, n int64, fn func(b []byte) error) (fnErr, err error) {
+	before := debug.SetPanicOnFault(true)
+	done := false
+	defer func() {
+		debug.SetPanicOnFault(before)
+		if done {
+			return
+		}
+		r := recover()
+		if r == nil { // runtime.Goexit in fn
+			return
+		}
+		offset, ours := m.faultIn(r, start, n)
+		if !ours {
+			panic(r)
+		}
+		fault := fmt.Errorf("%w (at offset %d)", ErrSIGBUS, offset)
+		f.noteFault(m, fault)
+		fnErr, err = nil, fault
+	}()
+	fnErr = fn(m.data[start : start+n : start+n])
+	done = true
+	return fnErr, nil
+}
+
+// faultIn reports whether r is a fault in the map's bytes [start, start+n), and at which
+// offset of the file. Without an address it is one if the bytes cannot be read any more.
+func (m *mapping) faultIn(r any, start, n int64) (offset int64, ours bool) {
+	address, isFault := faultAddress(r)
+	if !isFault {
+		return 0, false
+	}
+	if address != 0 {
+		at := int64(address) - int64(uintptr(unsafe.Pointer(unsafe.SliceData(m.data))))
+		return m.offset + at, at >= start && at < start+n
+	}
+	var b [1]byte
+	for at := start; at < start+n; at = at - at%pageBytes + pageBytes {
+		if !copyOut(b[:], m, at) {
+			return m.offset + at, true
+		}
+	}
+	return 0, false
+}
+
+// noteFault records a fault for the SIGBUS handler, and stops the map from being used
+// where the file has ended.
+func (f *MappedFile) noteFault(m *mapping, fault error) {
+	if info, err := f.file.Stat(); err == nil {
+		m.lower(info.Size())
+	}
+	if !globalSIGBUSHandler.watches(f) {
+		return
+	}
+	f.faultMu.Lock()
+	defer f.faultMu.Unlock()
+	f.faults = append(f.faults, fault)
+	f.faultsPending.Store(true)
+}
+
+// copyFaulted is noteFault for a copy of n bytes from or to off. Its pages are no longer
+// known to be in memory.
+func (f *MappedFile) copyFaulted(m *mapping, off int64, n int) {
+	first, last := pageSpan(off-m.offset, n)
+	m.resident.remove(first, last)
+	if !m.private {
+		m.written.remove(first, last)
+	}
+	f.noteFault(m, fmt.Errorf("%w (in %d bytes at offset %d)", ErrSIGBUS, n, off))
+}
+
+// deliverFaults runs the handler's callbacks for the faults noted; the caller holds no lock.
+func (f *MappedFile) deliverFaults() {
+	if !f.faultsPending.Load() {
+		return
+	}
+	f.faultMu.Lock()
+	faults := f.faults
+	f.faults = nil
+	f.faultsPending.Store(false)
+	f.faultMu.Unlock()
+	for _, fault := range faults {
+		globalSIGBUSHandler.run(f, f.wrap("fault", fault))
+	}
+}
+
+// EnableSIGBUSProtection registers the file with the global SIGBUSHandler and enables the
+// handler. The file's methods are safe without it: see SIGBUSHandler.
+func (f *MappedFile) EnableSIGBUSProtection() {
+	globalSIGBUSHandler.Register(f)
+	globalSIGBUSHandler.Enable()
+}
+
+// DisableSIGBUSProtection takes the file out of the global SIGBUSHandler. Close does so too.
+func (f *MappedFile) DisableSIGBUSProtection() { globalSIGBUSHandler.Unregister(f) }
+
+// RemapAfterTruncation takes up the file's present size, smaller or larger: the map is taken
+// away and made again when it is next needed. Slices from Data fault afterwards. In
+// ModeCopyOnWrite, where a new map would lose the private pages, the map stays. Errors
+// come from asking the wrapped file for its size.
+func (f *MappedFile) RemapAfterTruncation() error {
+	err := f.remap()
+	return f.wrap("remap", err)
+}
+
+func (f *MappedFile) remap() error {
+	if f.closed.Load() {
+		return fs.ErrClosed
+	}
+	info, err := f.file.Stat()
+	if err != nil {
+		return err
+	}
+	if f.writesStay {
+		f.windows.each(func(m *mapping) { m.lower(info.Size()); m.raise(info.Size()) })
+		return nil
+	}
+	f.windows.releaseAll()
+	return nil
+}
+
+// SIGBUSHandler tells a program of faults in mapped memory that this package has caught.
+//
+// What is always on, with or without it: no method of MappedFile lets a fault end the
+// process; a copy that faults is repeated through the file, whose result is the result, and
+// View returns an error wrapping ErrSIGBUS. What the handler adds is a call for each such
+// fault in a registered file, so that a program can log it, remap, or close the file. What
+// nothing can catch is a fault in the program's own access to a slice from Data: use View.
+//
+// Its methods may be called at any time, from any goroutine.
+type SIGBUSHandler struct {
+	mu        sync.Mutex // guards the fields below; no lock is taken under it
+	enabled   bool
+	files     map[*MappedFile]struct{}
+	callbacks []func(*MappedFile, error)
+}
+
+var globalSIGBUSHandler = &SIGBUSHandler{files: make(map[*MappedFile]struct{})}
+
+// GetSIGBUSHandler returns the one handler of the process.
+func GetSIGBUSHandler() *SIGBUSHandler { return globalSIGBUSHandler }
+
+// Enable has the callbacks run from now on.
+func (h *SIGBUSHandler) Enable() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.enabled = true
+}
+
+// Disable stops the callbacks. Files and callbacks stay registered.
+func (h *SIGBUSHandler) Disable() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.enabled = false
+}
+
+// Register adds a file to those whose faults are reported, until Unregister or its Close.
+func (h *SIGBUSHandler) Register(mf *MappedFile) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !mf.closed.Load() {
+		h.files[mf] = struct{}{}
+	}
+}
+
+// Unregister takes a file out again.
+func (h *SIGBUSHandler) Unregister(mf *MappedFile) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.files, mf)
+}
+
+// OnSIGBUS adds a callback. For each fault caught in a registered file it gets the file and
+// an *fs.PathError wrapping ErrSIGBUS. It runs in the goroutine whose call met the fault, just
+// before that call returns and with no lock held, so it may call any method of the file,
+// RemapAfterTruncation and Close included. A callback cannot be taken out again; Disable
+// stops all of them.
+func (h *SIGBUSHandler) OnSIGBUS(handler func(*MappedFile, error)) {
+	if handler == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.callbacks = append(h.callbacks, handler)
+}
+
+func (h *SIGBUSHandler) watches(f *MappedFile) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, ok := h.files[f]
+	return ok && h.enabled
+}
+
+func (h *SIGBUSHandler) run(f *MappedFile, err error) {
+	h.mu.Lock()
+	callbacks := h.callbacks
+	h.mu.Unlock()
+	for _, callback := range callbacks {
+		callback(f, err)
+	}
+}

@@ -1,0 +1,253 @@
+package memmapfs
+
+import (
+	"io/fs"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// unsyncedBytes is what a file knows of writes that are not durable yet.
+type unsyncedBytes struct {
+	dirty   atomic.Bool // written since the last flush began
+	stored  atomic.Bool // stored through the map since the modification time was last moved
+	exposed atomic.Bool // Data has handed out bytes that may be stored to unseen
+
+	flushing sync.Mutex // held during a background flush and by Close; before all other locks
+
+	mu  sync.Mutex // guards err; no lock is taken under it
+	err error      // of a background flush, not reported yet
+}
+
+// noteStore takes note that bytes were stored through the map. The bytes are stored first and
+// the note is taken after, so a flush that misses the note has seen the bytes.
+func (f *MappedFile) noteStore() {
+	if !f.unsynced.stored.Load() {
+		f.unsynced.stored.Store(true)
+	}
+	f.noteDirty()
+}
+
+func (f *MappedFile) noteDirty() {
+	if f.unsynced.dirty.Load() || f.unsynced.dirty.Swap(true) {
+		return
+	}
+	if f.mfs.config.SyncMode == SyncPeriodic {
+		f.mfs.flusher.add(f, f.mfs.config.SyncInterval)
+	}
+}
+
+// exposeStores takes note that from here on bytes may be stored without notice.
+func (f *MappedFile) exposeStores() {
+	f.unsynced.exposed.Store(true)
+	f.noteDirty()
+}
+
+// wrote does what the SyncMode asks for after n bytes at off were written; with n of 0 it is
+// not known where.
+func (f *MappedFile) wrote(off int64, n int) error {
+	switch f.mfs.config.SyncMode {
+	case SyncImmediate:
+		return f.flushRange(off, int64(n))
+	case SyncPeriodic, SyncLazy:
+		f.noteDirty()
+	}
+	return nil
+}
+
+// Sync makes everything written to the file durable, in every mode and whichever way it was
+// written: through this handle, through Data or View, or by others. It returns the error of
+// an earlier background flush that failed and was not yet reported.
+func (f *MappedFile) Sync() error {
+	if f.closed.Load() {
+		return f.wrap("sync", fs.ErrClosed)
+	}
+	return f.wrap("sync", join(f.takeSyncError(), f.flush()))
+}
+
+// SyncRange makes the n bytes from off on durable, with the size of the file as far as they
+// need it. Where it can it flushes nothing else. A negative argument gives ErrInvalidOffset.
+func (f *MappedFile) SyncRange(off, n int64) error {
+	switch {
+	case f.closed.Load():
+		return f.wrap("sync", fs.ErrClosed)
+	case off < 0 || n < 0:
+		return f.wrap("sync", ErrInvalidOffset)
+	case n == 0:
+		return nil
+	}
+	return f.wrap("sync", f.flushRange(off, n))
+}
+
+// SyncAsync starts a flush of the file in the background and promises no more than that. Its
+// error is returned by the next Sync or Close.
+func (f *MappedFile) SyncAsync() error {
+	if f.closed.Load() {
+		return f.wrap("sync", fs.ErrClosed)
+	}
+	f.unsynced.dirty.Store(true)
+	f.mfs.flusher.add(f, 0)
+	return nil
+}
+
+// flush makes the file durable and moves its modification time if stores have not.
+func (f *MappedFile) flush() error {
+	f.unsynced.dirty.Store(false)
+	f.moveModTime()
+	var err error
+	if !sysFileSyncCoversMaps {
+		f.windows.each(func(m *mapping) {
+			if m.writable && !m.private {
+				err = join(err, system.syncMap(m.data))
+			}
+		})
+	}
+	if err = join(err, f.file.Sync()); err != nil {
+		f.unsynced.dirty.Store(true)
+	}
+	return err
+}
+
+// moveModTime moves the modification time if bytes were stored through the map: the kernel
+// does so only for the first store into a clean page.
+func (f *MappedFile) moveModTime() {
+	if f.unsynced.stored.Load() && f.unsynced.stored.Swap(false) {
+		f.windows.mu.Lock()
+		defer f.windows.mu.Unlock()
+		f.descriptor.do(system.touchModTime)
+	}
+}
+
+// flushRange flushes just the range if a ranged flush is durable here and shared maps hold
+// all of it, and otherwise the file.
+func (f *MappedFile) flushRange(off, n int64) error {
+	if !sysSyncMapIsDurable || n == 0 {
+		return f.flush()
+	}
+	for end := off + n; off < end; {
+		m := f.windows.at(off)
+		if m == nil || m.private || !m.holds(off) || !m.pin() {
+			return f.flush()
+		}
+		start := off - m.offset
+		stop := min(end-m.offset, m.limit.Load())
+		first := start - start%pageBytes
+		err := system.syncMap(m.data[first:stop])
+		m.unpin()
+		if err != nil {
+			return err
+		}
+		off = m.offset + stop
+	}
+	return nil
+}
+
+// flushAtClose makes durable what the SyncMode promises by the time of Close; f.closed is set.
+func (f *MappedFile) flushAtClose() error {
+	f.unsynced.flushing.Lock()
+	defer f.unsynced.flushing.Unlock()
+	err := f.takeSyncError()
+	if f.mfs.config.SyncMode != SyncNever && f.awaitsFlush() {
+		return join(err, f.flush())
+	}
+	f.moveModTime()
+	return err
+}
+
+// flushBehind is a flush in the background. It leaves its error to the next Sync or Close.
+func (f *MappedFile) flushBehind() error {
+	f.unsynced.flushing.Lock()
+	defer f.unsynced.flushing.Unlock()
+	if f.closed.Load() || !f.awaitsFlush() {
+		return nil
+	}
+	err := f.flush()
+	if err != nil {
+		f.unsynced.mu.Lock()
+		defer f.unsynced.mu.Unlock()
+		f.unsynced.err = err
+	}
+	return err
+}
+
+// awaitsFlush reports whether there may be bytes that no flush has covered.
+func (f *MappedFile) awaitsFlush() bool {
+	return f.unsynced.dirty.Load() || f.unsynced.exposed.Load()
+}
+
+// takeSyncError returns the error of a background flush, once.
+func (f *MappedFile) takeSyncError() error {
+	f.unsynced.mu.Lock()
+	defer f.unsynced.mu.Unlock()
+	err := f.unsynced.err
+	f.unsynced.err = nil
+	return err
+}
+
+// flusher flushes the files of one MemMapFS in the background. It has a goroutine only while
+// it flushes, and a timer only while a file waits for it.
+type flusher struct {
+	mu      sync.Mutex // guards the fields below; no lock is taken under it
+	waiting map[*MappedFile]struct{}
+	timer   *time.Timer
+	due     time.Time
+	running sync.WaitGroup // one for the timer and the flush it starts
+}
+
+// add has f flushed after delay.
+func (b *flusher) add(f *MappedFile, delay time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.waiting == nil {
+		b.waiting = make(map[*MappedFile]struct{})
+	}
+	b.waiting[f] = struct{}{}
+	due := time.Now().Add(delay)
+	if b.timer != nil {
+		if !due.Before(b.due) {
+			return
+		}
+		b.stop()
+	}
+	b.due = due
+	b.running.Add(1)
+	b.timer = time.AfterFunc(delay, b.flush)
+}
+
+// stop ends the timer; the caller holds b.mu.
+func (b *flusher) stop() {
+	if b.timer != nil && b.timer.Stop() {
+		b.running.Done()
+	}
+	b.timer = nil
+}
+
+// remove takes f out, and the timer away with the last file.
+func (b *flusher) remove(f *MappedFile) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.waiting, f)
+	if len(b.waiting) == 0 {
+		b.stop()
+	}
+}
+
+func (b *flusher) flush() {
+	defer b.running.Done()
+	b.mu.Lock()
+	files := b.waiting
+	b.waiting = nil
+	b.timer = nil
+	b.mu.Unlock()
+	for f := range files {
+		if err := f.flushBehind(); err != nil && f.mfs.config.OnSyncError != nil {
+			f.mfs.config.OnSyncError(f.Name(), f.wrap("sync", err))
+		}
+		if f.mfs.config.SyncMode == SyncPeriodic && f.awaitsFlush() {
+			b.add(f, f.mfs.config.SyncInterval)
+			if f.closed.Load() {
+				b.remove(f) // Close may have removed it before it was added
+			}
+		}
+	}
+}

@@ -1,0 +1,294 @@
+package memmapfs
+
+import (
+	"math"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+const (
+	// hugePageBytes is the alignment at which a kernel can map 2 MiB at once.
+	hugePageBytes = 2 << 20
+	// wholeFile is the window size with which one window holds every file.
+	wholeFile = math.MaxInt64
+	// narrowWindow is the window size for files that do not fit the address space.
+	narrowWindow = 16 << 20
+)
+
+// pageBytes is the size of a page, or where the system asks for more the alignment of maps.
+var pageBytes = int64(max(sysMapAlignment(), os.Getpagesize()))
+
+// windowBytes rounds a window size to what can be mapped: whole pages, and from 2 MiB on
+// multiples of 2 MiB, so that windows start where large pages start.
+func windowBytes(size int64) int64 {
+	if size >= hugePageBytes {
+		return size - size%hugePageBytes
+	}
+	return roundUp(size)
+}
+
+// roundUp rounds n, which is not near the largest int64, up to whole pages.
+func roundUp(n int64) int64 { return (n + pageBytes - 1) &^ (pageBytes - 1) }
+
+// pagesIn returns the number of pages that n bytes touch.
+func pagesIn(n int64) int { return int((n + pageBytes - 1) / pageBytes) }
+
+// pageSpan returns the first and the last page of n > 0 bytes of a map from start on.
+func pageSpan(start int64, n int) (first, last int) {
+	return int(start / pageBytes), int((start + int64(n) - 1) / pageBytes)
+}
+
+// windows are the live mappings of one file: one of the whole file, or some windows of it.
+// Looking a mapping up takes no lock.
+type windows struct {
+	whole   atomic.Pointer[mapping]        // the only one, if size is wholeFile
+	buckets atomic.Pointer[[]windowBucket] // the others, by index
+	clock   atomic.Uint64                  // moves with every call that finds no window
+
+	mu     sync.Mutex // guards the fields below and all changes; mapping.mu is taken under it
+	size   int64      // bytes of the file per window; fixed once a window is mapped
+	budget int        // windows mapped at a time
+	live   []*mapping
+	kept   []*mapping       // no longer looked up, but Data has handed out their bytes
+	wanted [16]wantedWindow // by index
+}
+
+// wantedWindow counts the calls that lately found the window of an index missing.
+type wantedWindow struct {
+	index int64
+	calls int
+}
+
+// any reports whether something is mapped.
+func (w *windows) any() bool { return w.whole.Load() != nil || w.buckets.Load() != nil }
+
+// mapsWhole reports whether the file is mapped as a whole.
+func (w *windows) mapsWhole() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.size == wholeFile
+}
+
+// fits reports whether one window can hold [off, off+n).
+func (w *windows) fits(off, n int64) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.size == wholeFile || off/w.size == (off+n-1)/w.size
+}
+
+const maxBuckets = 1024
+
+// windowBucket holds the windows whose indexes have the same remainder.
+type windowBucket = atomic.Pointer[[]*mapping]
+
+// at returns the mapping in whose window off lies, or nil.
+func (w *windows) at(off int64) *mapping {
+	if m := w.whole.Load(); m != nil {
+		return m
+	}
+	buckets := w.buckets.Load()
+	if buckets == nil || off < 0 {
+		return nil
+	}
+	index := off / w.size
+	list := (*buckets)[index%int64(len(*buckets))].Load()
+	if list == nil {
+		return nil
+	}
+	for _, m := range *list {
+		if m.index == index {
+			if now := w.clock.Load(); m.lastUse.Load() != now {
+				m.lastUse.Store(now)
+			}
+			return m
+		}
+	}
+	return nil
+}
+
+// pays reports whether mapping the window of off, which a call has just missed, will pay. As
+// long as there is room in the budget it does. After that a window has to be missed again and
+// again, and the one to be dropped for it unused for long: otherwise, with more windows in
+// use than the budget holds, every call would map and unmap, which costs more than the file.
+// The caller holds w.mu.
+func (w *windows) pays(off int64) bool {
+	if w.size == wholeFile || len(w.live) < w.budget {
+		return true
+	}
+	index := off / w.size
+	wanted := &w.wanted[index%int64(len(w.wanted))]
+	if wanted.index != index {
+		*wanted = wantedWindow{index: index}
+	}
+	if wanted.calls++; wanted.calls < callsBeforeWindow {
+		return false
+	}
+	victim := w.leastUsed()
+	return victim >= 0 && w.clock.Load()-w.live[victim].lastUse.Load() > idleCalls*uint64(w.budget)
+}
+
+// idleCalls, times the budget, is the number of calls missing a window during which a window
+// was not used if it may be dropped.
+const idleCalls = 32
+
+// leastUsed returns the index in w.live of the mapping that was not used for longest, or -1 if
+// Data has pinned them all. The caller holds w.mu.
+func (w *windows) leastUsed() int {
+	victim := -1
+	for i, m := range w.live {
+		if !m.mapped.exposed.Load() && (victim < 0 || m.lastUse.Load() < w.live[victim].lastUse.Load()) {
+			victim = i
+		}
+	}
+	return victim
+}
+
+// makeRoom drops the mapping that stands at index already, or the one not used for longest if
+// the budget is used up, and reports whether there is room now. The caller holds w.mu.
+func (w *windows) makeRoom(index int64) bool {
+	if i := slices.IndexFunc(w.live, func(m *mapping) bool { return m.index == index }); i >= 0 {
+		w.drop(i)
+	}
+	if len(w.live) >= w.budget {
+		victim := w.leastUsed()
+		if victim < 0 {
+			return false
+		}
+		w.drop(victim)
+	}
+	return true
+}
+
+// insert makes m the mapping of its window. The caller holds w.mu and has made room.
+func (w *windows) insert(m *mapping) {
+	w.live = append(w.live, m)
+	m.lastUse.Store(w.clock.Load())
+	w.publish(m.index)
+}
+
+// drop takes the mapping w.live[i] out. The caller holds w.mu.
+func (w *windows) drop(i int) {
+	old := w.live[i]
+	w.live = slices.Delete(w.live, i, i+1)
+	w.publish(old.index)
+	if old.mapped.exposed.Load() {
+		w.kept = append(w.kept, old)
+	} else {
+		old.release()
+	}
+}
+
+// publish makes lookups of index see w.live. The caller holds w.mu.
+func (w *windows) publish(index int64) {
+	if w.size == wholeFile {
+		if len(w.live) == 0 {
+			w.whole.Store(nil)
+		} else {
+			w.whole.Store(w.live[0])
+		}
+		return
+	}
+	buckets := w.buckets.Load()
+	if buckets == nil {
+		made := make([]windowBucket, min(w.budget, maxBuckets))
+		buckets = &made
+		w.buckets.Store(buckets)
+	}
+	bucket := index % int64(len(*buckets))
+	var list []*mapping
+	for _, m := range w.live {
+		if m.index%int64(len(*buckets)) == bucket {
+			list = append(list, m)
+		}
+	}
+	(*buckets)[bucket].Store(&list)
+}
+
+// releaseAll takes every mapping away. Slices from Data fault from here on.
+func (w *windows) releaseAll() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for len(w.live) > 0 {
+		w.drop(len(w.live) - 1)
+	}
+	for _, m := range w.kept {
+		m.release()
+	}
+	w.kept = nil
+}
+
+// each calls fn for every live mapping.
+func (w *windows) each(fn func(m *mapping)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, m := range w.live {
+		fn(m)
+	}
+}
+
+// over calls fn for every mapping that holds bytes of [off, off+n), with the part of the
+// range, counted from the start of the mapping, that lies in the map and in the file.
+func (w *windows) over(off int64, n int, fn func(m *mapping, start int64, n int)) {
+	for end := off + int64(n); off < end; {
+		m := w.at(off)
+		next := end
+		if m == nil || w.whole.Load() == nil {
+			size := w.windowSize()
+			if size == 0 {
+				return
+			}
+			next = min(end, (off/size+1)*size)
+		}
+		if m != nil {
+			start := off - m.offset
+			if stop := min(next-m.offset, m.limit.Load()); start < stop {
+				fn(m, start, int(stop-start))
+			}
+		}
+		off = next
+	}
+}
+
+// windowSize returns the bytes per window, or 0 if there are no windows to look up.
+func (w *windows) windowSize() int64 {
+	if w.buckets.Load() == nil {
+		return 0
+	}
+	return w.size
+}
+
+// copyOut copies the map's bytes from start on into p. It and copyIn are the only code
+// that touches mapped bytes. Both report false after a fault, whoever caused it, and then
+// nothing may be believed of what was copied (the copy does not go byte by byte): the
+// caller repeats the whole call through the file, which gives the right bytes or the right
+// error, EFAULT for a bad p included.
+func copyOut(p []byte, m *mapping, start int64) (ok bool) {
+	before := debug.SetPanicOnFault(true)
+	defer func() {
+		if !ok {
+			caught(recover(), before)
+		}
+	}()
+	copy(p, m.data[start:start+int64(len(p))])
+	debug.SetPanicOnFault(before)
+	runtime.KeepAlive(m)
+	return true
+}
+
+// copyIn copies p into the map from start on; see copyOut.
+func copyIn(m *mapping, start int64, p []byte) (ok bool) {
+	before := debug.SetPanicOnFault(true)
+	defer func() {
+		if !ok {
+			caught(recover(), before)
+		}
+	}()
+	copy(m.data[start:start+int64(len(p))], p)
+	debug.SetPanicOnFault(before)
+	runtime.KeepAlive(m)
+	return true
+}
