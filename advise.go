@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 )
 
@@ -101,21 +102,35 @@ func (f *MappedFile) AdviseNoHugePage() error {
 	return f.wrap("advise", f.advise(sysAdviseNoHugePage, true))
 }
 
-// preload maps the file as the Config's preload options say. That it cannot be mapped, or is
-// empty yet, is no error.
-func (f *MappedFile) preload() {
+// mapAtOpen maps the file as the Config's options for opening say. Only with RequireMapping is
+// it an error that it cannot be mapped; an empty file, or one that is not regular, is none.
+func (f *MappedFile) mapAtOpen() error {
+	config := &f.mfs.config
+	if config.RequireMapping {
+		info, err := f.file.Stat()
+		if err == nil && info.Mode().IsRegular() && info.Size() > 0 && f.flag&accessMode != os.O_WRONLY {
+			_, err = f.mapWindow(0, f.writesStay && f.windows.mapsWhole())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if !config.Preload && !config.PreloadAsync && !config.PopulatePages {
+		return nil
+	}
 	load := func() {
 		if _, err := f.mapWindow(0, f.writesStay && f.windows.mapsWhole()); err == nil {
 			f.advise(sysAdviseWillNeed, false)
 		}
 	}
-	if !f.mfs.config.PreloadAsync {
+	if !config.PreloadAsync {
 		load()
-		return
+		return nil
 	}
 	f.preloading.Add(1)
 	go func() {
 		defer f.preloading.Done()
 		load()
 	}()
+	return nil
 }

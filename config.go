@@ -113,6 +113,11 @@ type Config struct {
 	// for files that do not fit the address space; a negative one is an error.
 	MaxWindows int
 
+	// RequireMapping maps each regular file that can be read and is not empty when it is opened,
+	// and lets the open fail, with an error wrapping ErrNotMapped that says what to try, if it
+	// cannot be mapped. Default: false, such a file works through the wrapped file.
+	RequireMapping bool
+
 	// Preload maps a file when it is opened and asks the system to start reading it
 	// in. Default: false. It has no effect on files that cannot be mapped.
 	Preload bool

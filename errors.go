@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"syscall"
 )
 
 // The errors of this package. They reach the caller inside an *fs.PathError;
@@ -94,4 +95,18 @@ func because(err, sentinel error) error {
 		return &fs.PathError{Op: pathError.Op, Path: pathError.Path, Err: because(pathError.Err, sentinel)}
 	}
 	return fmt.Errorf("%w: %w", sentinel, err)
+}
+
+// notMapped says why a file cannot be mapped, and what to try if a limit was reached.
+func notMapped(reason error) error {
+	switch {
+	case errors.Is(reason, ErrNotMapped):
+		return reason
+	case errors.Is(reason, syscall.ENOMEM):
+		return fmt.Errorf("%w: %w (out of maps, see vm.max_map_count, or of address space, see RLIMIT_AS: "+
+			"map fewer files, or set Config.MaxWindows and WindowSize lower)", ErrNotMapped, reason)
+	case errors.Is(reason, syscall.EMFILE):
+		return fmt.Errorf("%w: %w (raise RLIMIT_NOFILE)", ErrNotMapped, reason)
+	}
+	return fmt.Errorf("%w: %w", ErrNotMapped, reason)
 }

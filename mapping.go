@@ -2,7 +2,6 @@ package memmapfs
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"runtime"
@@ -209,7 +208,7 @@ var errTooLarge = errors.New("too large for the address space")
 func (f *MappedFile) newMapping(offset, length int64, info os.FileInfo, private bool) (*mapping, error) {
 	pages := roundUp(length)
 	if int64(int(pages)) != pages {
-		return nil, errTooLarge
+		return nil, notMapped(errTooLarge)
 	}
 	flags := 0
 	switch {
@@ -262,9 +261,6 @@ func (f *MappedFile) newMapping(offset, length int64, info os.FileInfo, private 
 	}
 	return m, nil
 }
-
-// notMapped adds ErrNotMapped to the reason why a file cannot be mapped.
-func notMapped(reason error) error { return fmt.Errorf("%w: %w", ErrNotMapped, reason) }
 
 // settleDescriptor decides whether the descriptor is needed any longer: for other windows, for
 // the modification time of a map that is stored to, or because it costs nothing. If it is

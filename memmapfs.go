@@ -123,8 +123,10 @@ func (mfs *MemMapFS) newFile(file absfs.File, flag int) (*MappedFile, error) {
 	if !mfs.remember(f) {
 		return nil, fs.ErrClosed
 	}
-	if mfs.config.Preload || mfs.config.PreloadAsync || mfs.config.PopulatePages {
-		f.preload()
+	if err := f.mapAtOpen(); err != nil {
+		f.closed.Store(true)
+		mfs.forget(f)
+		return nil, err
 	}
 	return f, nil
 }

@@ -1,0 +1,1201 @@
+package memmapfs_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/absfs/absfs"
+	"github.com/absfs/memmapfs"
+	"github.com/absfs/osfs"
+)
+
+// transcript records what the calls of a script answer, so that the same script can be run on the plain
+// filesystem and on a wrapped one and the two compared line by line.
+type transcript struct {
+	t     *testing.T
+	m     mode
+	lines []string
+}
+
+func (r *transcript) add(format string, args ...any) {
+	r.lines = append(r.lines, fmt.Sprintf(format, args...))
+}
+
+func (r *transcript) read(file absfs.File, n int) {
+	p := make([]byte, n)
+	got, err := file.Read(p)
+	r.add("Read %d: %d %q %s", n, got, p[:max(got, 0)], errorClass(err))
+}
+
+func (r *transcript) readAt(file absfs.File, n int, off int64) {
+	p := make([]byte, n)
+	got, err := file.ReadAt(p, off)
+	r.add("ReadAt %d, %d: %d %q %s", n, off, got, p[:got], errorClass(err))
+}
+
+func (r *transcript) write(file absfs.File, p string) {
+	got, err := file.Write([]byte(p))
+	r.add("Write %q: %d %s", p, got, refusal(err))
+}
+
+func (r *transcript) writeString(file absfs.File, p string) {
+	got, err := file.WriteString(p)
+	r.add("WriteString %q: %d %s", p, got, refusal(err))
+}
+
+func (r *transcript) writeAt(file absfs.File, p string, off int64) {
+	got, err := file.WriteAt([]byte(p), off)
+	r.add("WriteAt %q, %d: %d %s", p, off, got, refusal(err))
+}
+
+// refusal is errorClass for a write: a handle opened with O_RDONLY refuses it with the system's error or
+// with this package's.
+func refusal(err error) string {
+	class := errorClass(err)
+	if class == "read-only map" || class == "bad file descriptor" {
+		return "not open for writing"
+	}
+	return class
+}
+
+func (r *transcript) seek(file absfs.File, off int64, whence int) {
+	got, err := file.Seek(off, whence)
+	r.add("Seek %d, %d: %d %s", off, whence, got, errorClass(err))
+}
+
+func (r *transcript) truncate(file absfs.File, size int64) {
+	r.add("Truncate %d: %s", size, errorClass(file.Truncate(size)))
+}
+
+func (r *transcript) size(file absfs.File) {
+	info, err := file.Stat()
+	if err != nil {
+		r.add("Stat: %s", errorClass(err))
+		return
+	}
+	r.add("Stat: %s %d %s", info.Name(), info.Size(), info.Mode())
+}
+
+// eachLikePlain runs a script on every row that the filters let through, once with files as opened and
+// once with their maps made first, and fails where it answers otherwise than on the plain row. The
+// script gets a new directory each time.
+func eachLikePlain(t *testing.T, script func(r *transcript, fileSystem absfs.FileSystem, dir string, forced bool), filters ...func(mode) bool) {
+	t.Helper()
+	var plain []string
+	eachMode(t, func(t *testing.T, m mode) {
+		for _, forced := range []bool{false, true} {
+			dir := testDir(t)
+			r := &transcript{t: t, m: m}
+			script(r, m.overOS(t), dir, forced)
+			if m.plain() {
+				plain = r.lines
+				continue
+			}
+			for i := range max(len(plain), len(r.lines)) {
+				got, want := "nothing", "nothing"
+				if i < len(r.lines) {
+					got = r.lines[i]
+				}
+				if i < len(plain) {
+					want = plain[i]
+				}
+				if got != want {
+					t.Fatalf("map forced %v, line %d:\ngot   %s\nwant  %s\nafter %s", forced, i, got, want,
+						strings.Join(r.lines[max(i-5, 0):min(i, len(r.lines))], "\n      "))
+				}
+			}
+		}
+	}, append(filters, func(m mode) bool { return true })...)
+}
+
+// openScripted opens a file for a script.
+func (r *transcript) openScripted(fileSystem absfs.FileSystem, name string, flags int, forced bool) absfs.File {
+	r.t.Helper()
+	file := mustOpen(r.t, fileSystem, name, flags)
+	if forced {
+		forceMap(file)
+	}
+	return file
+}
+
+// Catches a position that moves when it should not, or not when it should: after ReadAt and WriteAt,
+// after failures, past the end, after Truncate, with O_APPEND, and when the position passes from the
+// wrapped file to the map.
+func TestPositions(t *testing.T) {
+	data := content(int(2*pageSize + 100))
+	eachLikePlain(t, func(r *transcript, fileSystem absfs.FileSystem, dir string, forced bool) {
+		name := writeFile(r.t, dir, "rdwr", data)
+		file := r.openScripted(fileSystem, name, os.O_RDWR, forced)
+		r.read(file, 10)
+		r.readAt(file, 5, pageSize-2)
+		r.seek(file, 0, io.SeekCurrent)
+		r.writeAt(file, "abc", 0)
+		r.seek(file, 0, io.SeekCurrent)
+		r.write(file, "def")
+		r.read(file, 3)
+		r.readAt(file, 20, 0)
+		r.seek(file, -7, io.SeekEnd)
+		r.read(file, 10)
+		r.read(file, 10)
+		r.seek(file, 5000, io.SeekEnd) // past the end: allowed, reads EOF, a write leaves a hole
+		r.read(file, 1)
+		r.writeString(file, "behind a hole")
+		r.seek(file, 0, io.SeekCurrent)
+		r.readAt(file, 20, int64(len(data))-10)
+		r.seek(file, pageSize, io.SeekStart)
+		r.truncate(file, 10)
+		r.seek(file, 0, io.SeekCurrent) // Truncate leaves it alone
+		r.read(file, 1)
+		r.write(file, "x")
+		r.readAt(file, 20, 0)
+		r.readAt(file, 20, pageSize-10)
+		r.truncate(file, 3*pageSize)
+		r.readAt(file, 5, 3*pageSize-3)
+		r.size(file)
+
+		for _, bad := range []func(){
+			func() { r.seek(file, -1, io.SeekStart) },
+			func() { r.seek(file, -4*pageSize, io.SeekCurrent) },
+			func() { r.seek(file, -4*pageSize, io.SeekEnd) },
+			func() { r.seek(file, 0, 99) },
+			func() { r.seek(file, 0, -1) },
+			func() { r.readAt(file, 1, -1) },
+			func() { r.writeAt(file, "x", -1) },
+			func() { r.truncate(file, -1) },
+		} {
+			bad()
+			r.seek(file, 0, io.SeekCurrent)
+		}
+
+		name = writeFile(r.t, dir, "append", data)
+		file = r.openScripted(fileSystem, name, os.O_RDWR|os.O_APPEND, forced)
+		r.read(file, 4)
+		r.write(file, "at the end")
+		r.seek(file, 0, io.SeekCurrent)
+		r.read(file, 1)
+		r.seek(file, 2, io.SeekStart)
+		r.writeString(file, "again")
+		r.seek(file, 0, io.SeekCurrent)
+		r.writeAt(file, "never", 0)
+		r.readAt(file, 30, int64(len(data))-5)
+		if err := os.Truncate(osfs.ToNative(name), 7); err != nil {
+			r.t.Fatal(err)
+		}
+		r.write(file, "the end has moved")
+		r.seek(file, 0, io.SeekCurrent)
+		r.size(file)
+
+		name = writeFile(r.t, dir, "wronly", data)
+		file = r.openScripted(fileSystem, name, os.O_WRONLY, forced)
+		r.read(file, 1)
+		r.readAt(file, 1, 0)
+		r.write(file, "written")
+		r.seek(file, 0, io.SeekCurrent)
+		r.writeAt(file, "also", pageSize-2)
+		r.truncate(file, 2*pageSize)
+		r.size(file)
+
+		name = writeFile(r.t, dir, "rdonly", data)
+		file = r.openScripted(fileSystem, name, os.O_RDONLY, forced)
+		r.read(file, 3)
+		r.write(file, "x")
+		r.writeString(file, "x")
+		r.writeAt(file, "x", 0)
+		r.seek(file, 0, io.SeekCurrent)
+		if file.Truncate(1) == nil {
+			r.t.Error("Truncate on a handle that was opened read-only")
+		}
+
+		for _, name := range []string{"rdwr", "append", "wronly", "rdonly"} {
+			r.add("%s holds %q", name, readNative(r.t, osfs.FromNative(filepath.Join(dir, name))))
+		}
+	}, notCopyOnWrite)
+}
+
+// Catches calls without bytes that fail, end in io.EOF, or check less than calls with bytes do.
+func TestZeroLength(t *testing.T) {
+	eachLikePlain(t, func(r *transcript, fileSystem absfs.FileSystem, dir string, forced bool) {
+		for _, size := range []int{0, int(pageSize)} {
+			name := writeFile(r.t, dir, fmt.Sprint(size), content(size))
+			for _, flags := range []int{os.O_RDWR, os.O_RDWR | os.O_APPEND, os.O_WRONLY, os.O_RDONLY} {
+				file := r.openScripted(fileSystem, name, flags, forced)
+				r.add("%d bytes, %s", size, flagNames(flags))
+				for _, position := range []int64{0, int64(size), int64(size) + 10} {
+					r.seek(file, position, io.SeekStart)
+					r.read(file, 0)
+					r.write(file, "")
+					r.writeString(file, "")
+					r.seek(file, 0, io.SeekCurrent)
+				}
+				for _, off := range []int64{-1, 0, int64(size), int64(size) + 10, math.MaxInt64} {
+					r.readAt(file, 0, off)
+					if flags != os.O_RDONLY { // package os finds nothing to write, ModeReadOnly refuses
+						r.writeAt(file, "", off)
+					}
+				}
+				r.size(file)
+			}
+		}
+	}, notCopyOnWrite)
+}
+
+// Catches arithmetic that overflows near the largest offset.
+func TestFarOffsets(t *testing.T) {
+	far := []int64{math.MaxInt64, math.MaxInt64 - 1, math.MaxInt64 - 5, math.MaxInt64 - pageSize, math.MaxInt64 - pageSize + 1, math.MaxInt64 / 2}
+	data := content(int(pageSize + 10))
+	script := func(writing bool) func(r *transcript, fileSystem absfs.FileSystem, dir string, forced bool) {
+		return func(r *transcript, fileSystem absfs.FileSystem, dir string, forced bool) {
+			file := r.openScripted(fileSystem, writeFile(r.t, dir, "file", data), os.O_RDWR, forced)
+			for _, off := range far {
+				for _, n := range []int{0, 1, 5, 10} {
+					r.readAt(file, n, off)
+				}
+				r.seek(file, off, io.SeekStart)
+				r.read(file, 10)
+				r.seek(file, 1, io.SeekCurrent)
+				r.seek(file, math.MaxInt64, io.SeekCurrent)
+				r.seek(file, 0, io.SeekCurrent)
+				r.seek(file, off, io.SeekEnd)
+				r.seek(file, math.MinInt64, io.SeekCurrent)
+				r.seek(file, math.MinInt64, io.SeekEnd)
+				r.seek(file, math.MinInt64, io.SeekStart)
+				if mapped, ok := file.(*memmapfs.MappedFile); ok {
+					for _, n := range []int64{1, 10, math.MaxInt64} {
+						if err := mapped.View(off, n, func([]byte) error { return nil }); err != io.EOF {
+							r.t.Errorf("View %d from %d: %v, want io.EOF", n, off, err)
+						}
+					}
+				}
+				if !writing {
+					continue
+				}
+				// Some systems' files can be that large, so what was written is cut off again.
+				r.seek(file, off, io.SeekStart)
+				for _, p := range []string{"x", "0123456789"} {
+					r.writeAt(file, p, off)
+					r.size(file)
+					r.truncate(file, int64(len(data)))
+					r.write(file, p)
+					r.size(file)
+					r.truncate(file, int64(len(data)))
+				}
+				r.truncate(file, off)
+				r.size(file)
+				forceMap(file)
+				r.readAt(file, 10, off-5)
+				r.truncate(file, int64(len(data)))
+				r.readAt(file, 10, pageSize)
+			}
+		}
+	}
+	t.Run("reading", func(t *testing.T) { eachLikePlain(t, script(false)) })
+	t.Run("writing", func(t *testing.T) { eachLikePlain(t, script(true), notCopyOnWrite) })
+	t.Run("copy-on-write refuses", func(t *testing.T) {
+		eachMode(t, func(t *testing.T, m mode) {
+			file := mustOpen(t, m.overOS(t), writeFile(t, testDir(t), "file", data), os.O_RDWR)
+			for _, off := range far {
+				if n, err := file.WriteAt([]byte("x"), off); n != 0 || err == nil {
+					t.Errorf("WriteAt %d: %d, %v", off, n, err)
+				}
+				file.Seek(off, io.SeekStart)
+				if n, err := file.Write([]byte("0123456789")); n != 0 || err == nil {
+					t.Errorf("Write at %d: %d, %v", off, n, err)
+				}
+			}
+		}, mode.copyOnWrite)
+	})
+}
+
+// Catches whences of the system that the mapped file does not pass on: SEEK_DATA and SEEK_HOLE.
+func TestSeekHoles(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the numbers of SEEK_DATA and SEEK_HOLE are those of Linux")
+	}
+	const seekData, seekHole = 3, 4
+	eachLikePlain(t, func(r *transcript, fileSystem absfs.FileSystem, dir string, forced bool) {
+		name := writeFile(r.t, dir, "sparse", content(int(pageSize)))
+		native, err := os.OpenFile(osfs.ToNative(name), os.O_WRONLY, 0)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		_, err = native.WriteAt([]byte("after the hole"), 1<<20)
+		if err = errors.Join(err, native.Sync(), native.Close()); err != nil {
+			r.t.Fatal(err)
+		}
+		file := r.openScripted(fileSystem, name, os.O_RDONLY, forced)
+		for _, off := range []int64{0, 1, pageSize, 64 << 10, 1 << 20, 1<<20 + 14, 1 << 30, -1} {
+			r.seek(file, off, seekData)
+			r.seek(file, 0, io.SeekCurrent)
+			r.read(file, 4)
+			r.seek(file, off, seekHole)
+			r.seek(file, 0, io.SeekCurrent)
+		}
+	})
+}
+
+// Catches offsets that pass through 32 bits, and a file that fails because it is larger than what can be
+// mapped (with 32-bit addresses this one is).
+func TestLargeSparseFile(t *testing.T) {
+	const size = 5<<30 + 5
+	offsets := []int64{0, 1<<31 - 3, 1<<32 - 3, 1<<32 + pageSize - 3, size - 3}
+	eachLikePlain(t, func(r *transcript, fileSystem absfs.FileSystem, dir string, forced bool) {
+		name := writeFile(r.t, dir, "large", nil)
+		native, err := os.OpenFile(osfs.ToNative(name), os.O_WRONLY, 0)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		defer native.Close()
+		if err := native.Truncate(size); err != nil {
+			r.t.Skipf("no sparse file of 5 GiB here: %v", err)
+		}
+		for i, off := range offsets {
+			if _, err := native.WriteAt(content(10)[i:i+3], off); err != nil {
+				r.t.Fatal(err)
+			}
+		}
+		file := r.openScripted(fileSystem, name, os.O_RDWR, forced)
+		for _, off := range offsets {
+			for range 20 { // enough for windows to be mapped
+				r.readAt(file, 6, off-2)
+			}
+			r.seek(file, off, io.SeekStart)
+			r.read(file, 6)
+			r.writeAt(file, "123", off)
+			r.writeAt(file, "abc", off)
+			r.readAt(file, 6, off-2)
+			mapped, ok := file.(*memmapfs.MappedFile)
+			if !ok {
+				continue
+			}
+			err := mapped.View(off, 3, func(b []byte) error {
+				if string(b) != "abc" {
+					return fmt.Errorf("shows %q", b)
+				}
+				return nil
+			})
+			if err != nil && !(errors.Is(err, memmapfs.ErrNotMapped) && !mappable()) {
+				r.t.Errorf("View at %d: %v", off, err)
+			}
+		}
+		if !r.m.copyOnWrite() {
+			r.truncate(file, 1<<32)
+			r.readAt(file, 6, 1<<32-3)
+		} else {
+			r.add("Truncate %d: nil", int64(1<<32)) // refused there; TestCopyOnWrite
+			r.add("ReadAt 6, %d: 3 %q EOF", int64(1<<32-3), "abc")
+		}
+	})
+}
+
+// Catches a handle that follows a name instead of its file.
+func TestRemovedAndReplaced(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows refuses to remove or replace an open file")
+	}
+	old, replacement := content(int(3*pageSize+17)), bytes.Repeat([]byte("new"), int(pageSize))
+	eachLikePlain(t, func(r *transcript, fileSystem absfs.FileSystem, dir string, forced bool) {
+		for _, how := range []string{"removed", "replaced"} {
+			name := writeFile(r.t, dir, how, old)
+			file := r.openScripted(fileSystem, name, os.O_RDWR, forced)
+			untouched := mustOpen(r.t, fileSystem, name, os.O_RDONLY)
+			var held []byte
+			if mapped, ok := file.(*memmapfs.MappedFile); ok && forced {
+				held = mapped.Data()
+			}
+			if how == "removed" {
+				if err := fileSystem.Remove(name); err != nil {
+					r.t.Fatal(err)
+				}
+			} else if err := fileSystem.Rename(writeFile(r.t, dir, "other", replacement), name); err != nil {
+				r.t.Fatal(err)
+			}
+			for _, handle := range []absfs.File{file, untouched} {
+				forceMap(handle) // must not map what is at the name now
+				got, err := io.ReadAll(io.NewSectionReader(handle, 0, math.MaxInt64))
+				r.add("%s: %s, %s", how, firstDifference(got, old), errorClass(err))
+				r.size(handle)
+			}
+			if held != nil && !bytes.Equal(held, old[:len(held)]) {
+				r.t.Errorf("%s: a slice from Data changed", how)
+			}
+			r.writeAt(file, "written to the old file", 5)
+			r.readAt(file, 30, 0)
+			if how == "replaced" {
+				mustEqual(r.t, "the new file", readNative(r.t, name), replacement)
+			}
+			r.add("close: %s", errorClass(file.Close()))
+		}
+	})
+}
+
+// Catches calls on directories that differ from the plain ones, and attempts to map one.
+func TestDirectory(t *testing.T) {
+	eachLikePlain(t, func(r *transcript, fileSystem absfs.FileSystem, dir string, forced bool) {
+		for _, name := range []string{"a", "b", "c"} {
+			writeFile(r.t, dir, name, []byte(name))
+		}
+		file := r.openScripted(fileSystem, osfs.FromNative(dir), os.O_RDONLY, forced)
+		var names []string
+		for {
+			entries, err := file.ReadDir(2)
+			for _, entry := range entries {
+				names = append(names, entry.Name())
+			}
+			if err != nil || len(entries) == 0 {
+				r.add("ReadDir ends: %s", errorClass(err))
+				break
+			}
+		}
+		slices.Sort(names)
+		r.add("ReadDir: %v", names)
+		r.seek(file, 0, io.SeekStart)
+		names, err := file.Readdirnames(-1)
+		slices.Sort(names)
+		r.add("Readdirnames: %v %s", names, errorClass(err))
+		r.seek(file, 0, io.SeekStart)
+		infos, err := file.Readdir(0)
+		r.add("Readdir: %d %s", len(infos), errorClass(err))
+		r.read(file, 10)
+		r.readAt(file, 10, 0)
+		r.add("Sync: %s", errorClass(file.Sync()))
+		info, err := file.Stat()
+		r.add("Stat: %v %s", err == nil && info.IsDir(), errorClass(err))
+		if mapped, ok := file.(*memmapfs.MappedFile); ok {
+			if mapped.Data() != nil || mapped.Mapped() {
+				r.t.Error("a directory is mapped")
+			}
+			err := mapped.View(0, 1, func([]byte) error { return nil })
+			if !errors.Is(err, memmapfs.ErrNotMapped) {
+				r.t.Errorf("View of a directory: %v, want ErrNotMapped", err)
+			}
+		}
+		r.add("Close: %s", errorClass(file.Close()))
+
+		regular := r.openScripted(fileSystem, osfs.FromNative(filepath.Join(dir, "a")), os.O_RDONLY, forced)
+		_, err = regular.Readdirnames(-1)
+		r.add("Readdirnames of a file: %s", errorClass(err))
+	})
+}
+
+// Catches a method that forgets to look whether the file is closed, and any method added later that
+// does. The methods are found by reflection, so that none can be left out.
+func TestEveryMethodAfterClose(t *testing.T) {
+	withoutError := map[string]func(t *testing.T, name string, file *memmapfs.MappedFile){
+		"Name": func(t *testing.T, name string, file *memmapfs.MappedFile) {
+			if file.Name() != name {
+				t.Errorf("the name became %q", file.Name())
+			}
+		},
+		"Data": func(t *testing.T, name string, file *memmapfs.MappedFile) {
+			if data := file.Data(); data != nil {
+				t.Errorf("Data has %d bytes", len(data))
+			}
+		},
+		"Mapped": func(t *testing.T, name string, file *memmapfs.MappedFile) {
+			if file.Mapped() {
+				t.Error("still mapped")
+			}
+		},
+		// Nothing to see from outside; they must not panic.
+		"EnableSIGBUSProtection":  func(t *testing.T, name string, file *memmapfs.MappedFile) { file.EnableSIGBUSProtection() },
+		"DisableSIGBUSProtection": func(t *testing.T, name string, file *memmapfs.MappedFile) { file.DisableSIGBUSProtection() },
+	}
+	errorType := reflect.TypeFor[error]()
+	checkAll := func(t *testing.T, file *memmapfs.MappedFile) {
+		name := file.Name()
+		value := reflect.ValueOf(file)
+		for i := range value.NumMethod() {
+			method := value.Type().Method(i)
+			if check, ok := withoutError[method.Name]; ok {
+				check(t, name, file)
+				continue
+			}
+			signature := value.Method(i).Type()
+			last := signature.NumOut() - 1
+			if last < 0 || signature.Out(last) != errorType {
+				t.Errorf("%s returns no error: say here what it does on a closed file", method.Name)
+				continue
+			}
+			results := value.Method(i).Call(plausibleArguments(t, signature))
+			err, _ := results[last].Interface().(error)
+			if !errors.Is(err, fs.ErrClosed) {
+				t.Errorf("%s: %v, want fs.ErrClosed", method.Name, err)
+				continue
+			}
+			checkPathError(t, method.Name, err, name)
+			for j, result := range results[:last] {
+				if !result.IsZero() {
+					t.Errorf("%s: result %d is %v beside the error", method.Name, j, result)
+				}
+			}
+		}
+		handler := memmapfs.GetSIGBUSHandler()
+		handler.Unregister(file)
+		handler.Disable()
+	}
+	eachMode(t, func(t *testing.T, m mode) {
+		dir := testDir(t)
+		onDisk := writeFile(t, dir, "file", content(int(2*pageSize)))
+		overOS, overMemory := m.overOS(t), m.overMemory(t)
+		inMemory, err := overMemory.Create("/file")
+		if err != nil {
+			t.Fatal(err)
+		}
+		inMemory.Write(content(100))
+		inMemory.Close()
+		for _, below := range []struct {
+			name       string
+			fileSystem absfs.FileSystem
+			file       string
+		}{{"osfs", overOS, onDisk}, {"memfs", overMemory, "/file"}} {
+			for _, flags := range []int{os.O_RDONLY, os.O_RDWR, os.O_WRONLY, os.O_RDWR | os.O_APPEND} {
+				for _, forced := range []bool{false, true} {
+					t.Run(fmt.Sprintf("%s %s, map forced %v", below.name, flagNames(flags), forced), func(t *testing.T) {
+						file := mustOpenMapped(t, below.fileSystem, below.file, flags)
+						if forced {
+							forceMap(file)
+							file.Read(make([]byte, 10))
+						}
+						if err := file.Close(); err != nil {
+							t.Fatal(err)
+						}
+						checkAll(t, file)
+					})
+				}
+			}
+		}
+		t.Run("closed with the filesystem", func(t *testing.T) {
+			fileSystem := memmapfs.New(plainFileSystem(t), m.config)
+			file := mustOpenMapped(t, fileSystem, onDisk, os.O_RDONLY)
+			forceMap(file)
+			if err := fileSystem.Close(); err != nil {
+				t.Fatal(err)
+			}
+			checkAll(t, file)
+		})
+	}, wrapped)
+}
+
+// plausibleArguments makes arguments with which the call would do something on an open file.
+func plausibleArguments(t *testing.T, signature reflect.Type) []reflect.Value {
+	var arguments []reflect.Value
+	number := int64(0)
+	for i := range signature.NumIn() {
+		parameter := signature.In(i)
+		var argument any
+		switch {
+		case parameter == reflect.TypeFor[[]byte]():
+			argument = make([]byte, 1)
+		case parameter == reflect.TypeFor[string]():
+			argument = "x"
+		case parameter == reflect.TypeFor[int64](): // an offset first, then a length
+			argument = number
+			number++
+		case parameter == reflect.TypeFor[io.Writer]():
+			argument = io.Discard
+		case parameter == reflect.TypeFor[io.Reader]():
+			argument = strings.NewReader("x")
+		case parameter.Kind() == reflect.Func:
+			argument = reflect.MakeFunc(parameter, func([]reflect.Value) []reflect.Value {
+				t.Error("a closed file called its caller's function")
+				results := make([]reflect.Value, parameter.NumOut())
+				for i := range results {
+					results[i] = reflect.Zero(parameter.Out(i))
+				}
+				return results
+			}).Interface()
+		default:
+			arguments = append(arguments, reflect.Zero(parameter))
+			continue
+		}
+		arguments = append(arguments, reflect.ValueOf(argument))
+	}
+	return arguments
+}
+
+// Catches sentinels that are renamed, no longer reach the caller, or stop matching their fs counterpart.
+func TestSentinels(t *testing.T) {
+	dir := testDir(t)
+	name := writeFile(t, dir, "file", content(100))
+	fileSystem := memmapfs.New(plainFileSystem(t), nil)
+	t.Cleanup(func() { fileSystem.Close() })
+	file := mustOpenMapped(t, fileSystem, name, os.O_RDONLY)
+	unmappable := mustOpenMapped(t, fileSystem, osfs.FromNative(dir), os.O_RDONLY)
+	check := func(what string, err, sentinel, kind error) {
+		t.Helper()
+		if !errors.Is(err, sentinel) || !errors.Is(err, kind) {
+			t.Errorf("%s: %v, want %v and %v", what, err, sentinel, kind)
+		}
+		for _, other := range []error{memmapfs.ErrNotMapped, memmapfs.ErrInvalidOffset, memmapfs.ErrInvalidWhence, memmapfs.ErrWriteToReadOnlyMap, memmapfs.ErrSIGBUS} {
+			if other != sentinel && errors.Is(err, other) {
+				t.Errorf("%s: %v is %v too", what, err, other)
+			}
+		}
+	}
+	for _, forced := range []bool{false, true} {
+		if forced {
+			forceMap(file)
+		}
+		_, err := file.ReadAt(make([]byte, 1), -1)
+		check("ReadAt", err, memmapfs.ErrInvalidOffset, fs.ErrInvalid)
+		checkPathError(t, "ReadAt", err, name)
+		_, err = file.Seek(-1, io.SeekStart)
+		check("Seek", err, memmapfs.ErrInvalidOffset, fs.ErrInvalid)
+		checkPathError(t, "Seek", err, name)
+		_, err = file.Seek(0, 99)
+		check("Seek", err, memmapfs.ErrInvalidWhence, fs.ErrInvalid)
+		checkPathError(t, "Seek", err, name)
+		for what, call := range map[string]func() error{
+			"Write":       func() error { _, err := file.Write([]byte("x")); return err },
+			"WriteAt":     func() error { _, err := file.WriteAt([]byte("x"), 0); return err },
+			"WriteString": func() error { _, err := file.WriteString("x"); return err },
+			"ReadFrom":    func() error { _, err := file.ReadFrom(strings.NewReader("x")); return err },
+			"Truncate":    func() error { return file.Truncate(0) },
+		} {
+			err := call()
+			check(what, err, memmapfs.ErrWriteToReadOnlyMap, fs.ErrPermission)
+			checkPathError(t, what, err, name)
+		}
+		none := func([]byte) error { t.Error("View called the function"); return nil }
+		err = file.View(-1, 1, none)
+		check("View", err, memmapfs.ErrInvalidOffset, fs.ErrInvalid)
+		err = file.View(0, -1, none)
+		check("View", err, memmapfs.ErrInvalidOffset, fs.ErrInvalid)
+		err = file.SyncRange(-1, 1)
+		check("SyncRange", err, memmapfs.ErrInvalidOffset, fs.ErrInvalid)
+		err = file.SyncRange(0, -1)
+		check("SyncRange", err, memmapfs.ErrInvalidOffset, fs.ErrInvalid)
+		checkPathError(t, "SyncRange", err, name)
+	}
+	err := unmappable.View(0, 1, func([]byte) error { t.Error("View called the function"); return nil })
+	check("View", err, memmapfs.ErrNotMapped, memmapfs.ErrNotMapped)
+	checkPathError(t, "View", err, osfs.FromNative(dir))
+	var path *fs.PathError
+	if errors.As(err, &path) && path.Op != "view" {
+		t.Errorf("View: op %q, want view", path.Op)
+	}
+	if !mappable() {
+		return
+	}
+	long := writeFile(t, dir, "shrinking", content(int(2*pageSize)))
+	file = mustOpenMapped(t, fileSystem, long, os.O_RDONLY)
+	forceMap(file)
+	if runtime.GOOS == "windows" {
+		return // which refuses to shrink a mapped file
+	}
+	err = file.View(0, 2*pageSize, func(b []byte) error {
+		if err := os.Truncate(osfs.ToNative(long), 0); err != nil {
+			t.Error(err)
+		}
+		b0 := b[pageSize]
+		return fmt.Errorf("read %d past the end", b0)
+	})
+	check("View", err, memmapfs.ErrSIGBUS, memmapfs.ErrSIGBUS)
+	checkPathError(t, "View", err, long)
+}
+
+// Catches an invalid Config that is taken silently, fails without saying why, or fails only after it has
+// created or truncated the file.
+func TestInvalidConfig(t *testing.T) {
+	dir := testDir(t)
+	name := writeFile(t, dir, "file", []byte("content"))
+	for _, test := range []struct {
+		config       memmapfs.Config
+		field, value string
+	}{
+		{memmapfs.Config{WindowSize: -1}, "WindowSize", "-1"},
+		{memmapfs.Config{WindowSize: math.MinInt64, MapFullFile: true}, "WindowSize", "-9223372036854775808"},
+		{memmapfs.Config{SyncMode: memmapfs.SyncPeriodic, SyncInterval: -time.Second}, "SyncInterval", "-1s"},
+		{memmapfs.Config{Mode: 99}, "Mode", "99"},
+		{memmapfs.Config{Mode: -7}, "Mode", "-7"},
+		{memmapfs.Config{SyncMode: 77}, "SyncMode", "77"},
+		{memmapfs.Config{SyncMode: -3}, "SyncMode", "-3"},
+	} {
+		t.Run(test.field+" "+test.value, func(t *testing.T) {
+			config := test.config
+			fileSystem := memmapfs.New(plainFileSystem(t), &config)
+			config = *memmapfs.DefaultConfig() // New has copied it
+			missing := osfs.FromNative(filepath.Join(dir, "missing"))
+			for what, open := range map[string]func() (absfs.File, error){
+				"Open":              func() (absfs.File, error) { return fileSystem.Open(name) },
+				"OpenFile":          func() (absfs.File, error) { return fileSystem.OpenFile(name, os.O_RDWR|os.O_TRUNC, 0) },
+				"OpenFile creating": func() (absfs.File, error) { return fileSystem.OpenFile(missing, os.O_RDWR|os.O_CREATE, 0o644) },
+				"Create":            func() (absfs.File, error) { return fileSystem.Create(name) },
+			} {
+				file, err := open()
+				if err == nil {
+					file.Close()
+					t.Errorf("%s succeeds", what)
+					continue
+				}
+				var path *fs.PathError
+				if !errors.As(err, &path) || path.Path != name && path.Path != missing {
+					t.Errorf("%s: %T %v, want a *fs.PathError with the name", what, err, err)
+				}
+				if !strings.Contains(err.Error(), test.field) || !strings.Contains(err.Error(), test.value) {
+					t.Errorf("%s: %v, want it to name %s and %s", what, err, test.field, test.value)
+				}
+			}
+			if sub, err := fileSystem.Sub(osfs.FromNative(dir)); err == nil {
+				if file, err := sub.Open("file"); err == nil {
+					file.Close()
+					t.Error("Open of Sub succeeds")
+				}
+			}
+			mustEqual(t, "the file", readNative(t, name), []byte("content"))
+			if _, err := os.Stat(osfs.ToNative(missing)); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("a failed open has created a file: %v", err)
+			}
+		})
+	}
+}
+
+// Catches a Config that is used instead of copied, and a nil one that is not DefaultConfig.
+func TestConfigIsCopied(t *testing.T) {
+	name := writeFile(t, testDir(t), "file", content(100))
+	config := memmapfs.DefaultConfig()
+	for what, given := range map[string]*memmapfs.Config{"a changed config": config, "a nil config": nil} {
+		fileSystem := memmapfs.New(plainFileSystem(t), given)
+		t.Cleanup(func() { fileSystem.Close() })
+		config.Mode, config.WindowSize, config.MapFullFile = memmapfs.ModeCopyOnWrite, -1, false
+		file := mustOpenMapped(t, fileSystem, name, os.O_RDONLY)
+		if _, err := file.WriteAt([]byte("x"), 0); !errors.Is(err, memmapfs.ErrWriteToReadOnlyMap) {
+			t.Errorf("%s: WriteAt on a read-only handle: %v, want ErrWriteToReadOnlyMap", what, err)
+		}
+		if data := file.Data(); mappable() && len(data) != 100 {
+			t.Errorf("%s: %d bytes are mapped, want all 100", what, len(data))
+		}
+	}
+	if changed := memmapfs.DefaultConfig(); changed.Mode != memmapfs.ModeReadOnly || changed.WindowSize != 0 {
+		t.Error("DefaultConfig hands out one Config to all")
+	}
+}
+
+// Catches a nil filesystem that shows only at the first open.
+func TestNilFileSystemPanics(t *testing.T) {
+	defer func() {
+		if recover() == nil {
+			t.Error("New takes a nil filesystem")
+		}
+	}()
+	memmapfs.New(nil, nil)
+}
+
+// Catches files that stay open, or can be opened or created, after the filesystem was closed.
+func TestCloseFileSystem(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		dir := testDir(t)
+		name := writeFile(t, dir, "file", content(int(2*pageSize)))
+		fileSystem := memmapfs.New(plainFileSystem(t), m.config)
+		var files []*memmapfs.MappedFile
+		for i := range 5 {
+			file := mustOpenMapped(t, fileSystem, name, os.O_RDWR)
+			if i%2 == 0 {
+				forceMap(file)
+				file.WriteAt([]byte("x"), 0)
+			}
+			files = append(files, file)
+		}
+		files[1].Close() // one less to close, and no error from it
+		if err := fileSystem.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if left := append(mappedUnder(t, dir), openUnder(t, dir)...); len(left) != 0 {
+			t.Errorf("Close left behind:\n%s", strings.Join(left, "\n"))
+		}
+		for i, file := range files {
+			if _, err := file.Stat(); !errors.Is(err, fs.ErrClosed) {
+				t.Errorf("file %d is open: %v", i, err)
+			}
+		}
+		before := readNative(t, name)
+		missing := osfs.FromNative(filepath.Join(dir, "missing"))
+		for what, open := range map[string]func() (absfs.File, error){
+			"Open":     func() (absfs.File, error) { return fileSystem.Open(name) },
+			"OpenFile": func() (absfs.File, error) { return fileSystem.OpenFile(name, os.O_RDWR|os.O_TRUNC, 0) },
+			"Create":   func() (absfs.File, error) { return fileSystem.Create(missing) },
+		} {
+			file, err := open()
+			if err == nil {
+				file.Close()
+			}
+			var path *fs.PathError
+			if !errors.Is(err, fs.ErrClosed) || !errors.As(err, &path) {
+				t.Errorf("%s: %v, want a *fs.PathError with fs.ErrClosed", what, err)
+			}
+		}
+		mustEqual(t, "the file after failed opens", readNative(t, name), before)
+		if _, err := os.Stat(osfs.ToNative(missing)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("a failed Create has created a file: %v", err)
+		}
+	}, wrapped)
+}
+
+// Catches a way to open a file that does not give a *MappedFile, for files that cannot be mapped too.
+func TestEveryOpenGivesMappedFile(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		dir := testDir(t)
+		name := writeFile(t, dir, "file", content(100))
+		writeFile(t, dir, "empty", nil)
+		fileSystem, memory := m.overOS(t), m.overMemory(t)
+		check := func(what string, open func() (absfs.File, error)) *memmapfs.MappedFile {
+			t.Helper()
+			file, err := open()
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			t.Cleanup(func() { file.Close() })
+			mapped := asMapped(t, file)
+			if mapped.Mapped() {
+				t.Errorf("%s: mapped before there is a need", what)
+			}
+			return mapped
+		}
+		mapped := check("Open", func() (absfs.File, error) { return fileSystem.Open(name) })
+		if data := mapped.Data(); mappable() && (data == nil || !mapped.Mapped()) {
+			t.Errorf("Data has %d bytes, mapped %v", len(data), mapped.Mapped())
+		} else if len(data) != cap(data) {
+			t.Errorf("Data has room for %d bytes behind the end of the file", cap(data)-len(data))
+		}
+		check("OpenFile", func() (absfs.File, error) { return fileSystem.OpenFile(name, os.O_WRONLY, 0) })
+		for what, unmapped := range map[string]*memmapfs.MappedFile{
+			"a directory": check("a directory", func() (absfs.File, error) { return fileSystem.Open(osfs.FromNative(dir)) }),
+			"an empty file": check("an empty file", func() (absfs.File, error) {
+				return fileSystem.Open(osfs.FromNative(filepath.Join(dir, "empty")))
+			}),
+			"Create": check("Create", func() (absfs.File, error) {
+				return fileSystem.Create(osfs.FromNative(filepath.Join(dir, "new")))
+			}),
+			"a file in memory": check("a file in memory", func() (absfs.File, error) { return memory.Create("/new") }),
+		} {
+			if unmapped.Data() != nil || unmapped.Mapped() {
+				t.Errorf("%s is mapped", what)
+			}
+		}
+		if _, err := fileSystem.Open(osfs.FromNative(filepath.Join(dir, "missing"))); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("a missing file: %v", err)
+		}
+	}, wrapped)
+}
+
+// Catches an error of the caller's function that View changes, and slices that reach past the range.
+func TestView(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		data := content(int(5*pageSize + 11))
+		file := mustOpenMapped(t, m.overOS(t), writeFile(t, testDir(t), "file", data), os.O_RDONLY)
+		if !mappable() {
+			return
+		}
+		own := errors.New("the caller's own")
+		if err := file.View(3, 5, func([]byte) error { return own }); err != own {
+			t.Errorf("the function's error became %v", err)
+		}
+		if err := file.View(3, 5, func([]byte) error { return io.EOF }); err != io.EOF {
+			t.Errorf("the function's io.EOF became %v", err)
+		}
+		size := int64(len(data))
+		for _, span := range [][2]int64{
+			{0, size}, {0, 1}, {size - 1, 1}, {pageSize - 1, 2}, {1, 3 * pageSize}, {4 * pageSize, pageSize + 11},
+		} {
+			off, n := span[0], span[1]
+			err := file.View(off, n, func(b []byte) error {
+				if len(b) != cap(b) {
+					t.Errorf("View %d from %d: room for %d bytes more", n, off, cap(b)-len(b))
+				}
+				mustEqual(t, fmt.Sprintf("View %d from %d", n, off), b, data[off:off+n])
+				// From inside the function, all of the file's methods can be called.
+				return file.View(off, 1, func(inner []byte) error {
+					if inner[0] != data[off] {
+						t.Errorf("View inside View at %d: %d, want %d", off, inner[0], data[off])
+					}
+					_, err := file.ReadAt(make([]byte, 1), off)
+					return err
+				})
+			})
+			if err != nil {
+				t.Errorf("View %d from %d: %v", n, off, err)
+			}
+		}
+		for _, span := range [][2]int64{{0, size + 1}, {size, 1}, {size - 1, 2}, {size + pageSize, 1}, {1, math.MaxInt64}} {
+			err := file.View(span[0], span[1], func([]byte) error { t.Error("called past the end"); return nil })
+			if err != io.EOF {
+				t.Errorf("View %d from %d: %v, want io.EOF", span[1], span[0], err)
+			}
+		}
+	}, wrapped)
+}
+
+// Catches copy-on-write bytes that reach the file, get lost, show in another handle, or grow it.
+func TestCopyOnWrite(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		data := content(int(40*pageSize + 9))
+		size := int64(len(data))
+		for _, flags := range []int{os.O_RDONLY, os.O_RDWR, os.O_RDWR | os.O_SYNC} {
+			for _, forced := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, map forced %v", flagNames(flags), forced), func(t *testing.T) {
+					fileSystem := m.overOS(t)
+					name := writeFile(t, testDir(t), "file", data)
+					file, other := mustOpenMapped(t, fileSystem, name, flags), mustOpenMapped(t, fileSystem, name, flags)
+					if forced {
+						forceMap(file)
+						forceMap(other)
+					}
+					want := bytes.Clone(data)
+					for _, off := range []int64{0, pageSize - 3, 3*pageSize - 1, 20 * pageSize, size - 6} {
+						copy(want[off:], "secret")
+						if n, err := file.WriteAt([]byte("secret"), off); n != 6 || err != nil {
+							t.Fatalf("WriteAt %d: %d, %v", off, n, err)
+						}
+					}
+					copy(want[100:], "by Write")
+					file.Seek(100, io.SeekStart)
+					if n, err := file.WriteString("by Write"); n != 8 || err != nil {
+						t.Fatalf("WriteString: %d, %v", n, err)
+					}
+					check := func(when string) {
+						t.Helper()
+						file.Seek(0, io.SeekStart)
+						got, err := io.ReadAll(file)
+						if err != nil {
+							t.Fatalf("%s: %v", when, err)
+						}
+						mustEqual(t, when, got, want)
+						for off := int64(0); off < size; off += pageSize / 2 { // every window comes and goes
+							p := make([]byte, min(100, size-off))
+							if _, err := file.ReadAt(p, off); err != nil {
+								t.Fatalf("%s: ReadAt %d: %v", when, off, err)
+							}
+							mustEqual(t, fmt.Sprintf("%s, ReadAt %d", when, off), p, want[off:off+int64(len(p))])
+						}
+						if mappable() {
+							err = file.View(0, size, func(b []byte) error { mustEqual(t, when+", View", b, want); return nil })
+							if err != nil {
+								t.Fatalf("%s: View: %v", when, err)
+							}
+						}
+						mustEqual(t, when+", another handle", readAll(t, other), data)
+						mustEqual(t, when+", the file", readNative(t, name), data)
+					}
+					check("after writing")
+					for _, hint := range []func() error{file.AdviseDontNeed, file.AdviseRemove, file.AdviseFree, file.AdviseWillNeed} {
+						hint()
+					}
+					check("after advice")
+					if err := file.RemapAfterTruncation(); err != nil {
+						t.Errorf("RemapAfterTruncation: %v", err)
+					}
+					check("after RemapAfterTruncation")
+					for what, flush := range map[string]func() error{
+						"Sync": file.Sync, "SyncAsync": file.SyncAsync, "SyncRange": func() error { return file.SyncRange(0, size) },
+					} {
+						if err := flush(); err != nil {
+							t.Errorf("%s: %v", what, err)
+						}
+					}
+					check("after flushing")
+
+					refused := func(what string, n int, err error) {
+						t.Helper()
+						if n != 0 || err == nil {
+							t.Errorf("%s: %d, %v, want to be refused", what, n, err)
+							return
+						}
+						checkPathError(t, what, err, name)
+					}
+					n, err := file.WriteAt([]byte("0123456789"), size-5)
+					refused("WriteAt over the end", n, err)
+					n, err = file.WriteAt([]byte("x"), size)
+					refused("WriteAt at the end", n, err)
+					file.Seek(-5, io.SeekEnd)
+					n, err = file.Write([]byte("0123456789"))
+					refused("Write over the end", n, err)
+					if position, _ := file.Seek(0, io.SeekCurrent); position != size-5 {
+						t.Errorf("a refused Write moved the position to %d", position)
+					}
+					for _, to := range []int64{0, size - 1, size + 1} {
+						refused(fmt.Sprintf("Truncate to %d", to), 0, file.Truncate(to))
+					}
+					check("after refusals")
+					if err := file.Close(); err != nil {
+						t.Fatal(err)
+					}
+					mustEqual(t, "the file after Close", readNative(t, name), data)
+				})
+			}
+		}
+	}, mode.copyOnWrite)
+}
+
+// Catches writes that vanish, or reach the file, through handles that cannot be read.
+func TestCopyOnWriteUnreadable(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		data := content(int(2 * pageSize))
+		name := writeFile(t, testDir(t), "file", data)
+		file := mustOpen(t, m.overOS(t), name, os.O_WRONLY)
+		if n, err := file.Write([]byte("private")); n != 7 || err != nil {
+			t.Errorf("Write: %d, %v", n, err)
+		}
+		if position, err := file.Seek(0, io.SeekCurrent); position != 7 || err != nil {
+			t.Errorf("position %d, %v", position, err)
+		}
+		if n, err := file.WriteAt([]byte("x"), int64(len(data))); n != 0 || err == nil {
+			t.Errorf("growth: %d, %v", n, err)
+		}
+		if n, err := file.ReadAt(make([]byte, 5), 0); n != 0 || errorClass(err) != "bad file descriptor" && runtime.GOOS != "windows" {
+			t.Errorf("ReadAt: %d, %v", n, err)
+		}
+		mustEqual(t, "the file", readNative(t, name), data)
+	}, mode.copyOnWrite)
+}
+
+// Catches a copy-on-write handle that protects a file which has nothing to protect.
+func TestCopyOnWriteEmptyFile(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		dir := testDir(t)
+		fileSystem := m.overOS(t)
+		data := content(int(2*pageSize + 1))
+		for what, flags := range map[string]int{
+			"empty": os.O_RDWR, "created": os.O_RDWR | os.O_CREATE, "truncated": os.O_RDWR | os.O_TRUNC, "appended": os.O_RDWR | os.O_APPEND,
+		} {
+			name := osfs.FromNative(filepath.Join(dir, what))
+			switch what {
+			case "empty", "appended":
+				writeFile(t, dir, what, nil)
+			case "truncated":
+				writeFile(t, dir, what, content(100))
+			}
+			file := mustOpenMapped(t, fileSystem, name, flags)
+			if n, err := file.Write(data); n != len(data) || err != nil {
+				t.Errorf("%s: Write: %d, %v", what, n, err)
+			}
+			mustEqual(t, what, readNative(t, name), data)
+			forceMap(file)
+			if err := file.Truncate(pageSize); err != nil {
+				t.Errorf("%s: Truncate: %v", what, err)
+			}
+			if flags&os.O_APPEND == 0 {
+				if n, err := file.WriteAt([]byte("through"), 3); n != 7 || err != nil {
+					t.Errorf("%s: WriteAt: %d, %v", what, n, err)
+				}
+				mustEqual(t, what, readNative(t, name)[3:10], []byte("through"))
+			}
+		}
+	}, mode.copyOnWrite)
+}
+
+func readAll(t *testing.T, file absfs.File) []byte {
+	t.Helper()
+	info, err := file.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := make([]byte, info.Size())
+	if _, err := file.ReadAt(data, 0); err != nil && err != io.EOF {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// Catches a modification time that stands still because all bytes went through the map: backup programs
+// and build tools would not see the change.
+func TestModificationTime(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		name := writeFile(t, testDir(t), "file", content(int(2*pageSize)))
+		fileSystem := m.overOS(t)
+		long := time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
+		for what, finish := range map[string]func(file absfs.File) error{
+			"Sync":  func(file absfs.File) error { return file.Sync() },
+			"Close": func(file absfs.File) error { return file.Close() },
+		} {
+			file := mustOpen(t, fileSystem, name, os.O_RDWR)
+			forceMap(file)
+			for range 2 { // the second store finds the page dirty
+				if _, err := file.WriteAt([]byte("stored"), 10); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := fileSystem.Chtimes(name, long, long); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := file.WriteAt([]byte("stored"), 10); err != nil {
+				t.Fatal(err)
+			}
+			if err := finish(file); err != nil {
+				t.Fatal(err)
+			}
+			info, err := fileSystem.Stat(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !info.ModTime().After(long) {
+				t.Errorf("%s leaves the modification time at %v", what, info.ModTime())
+			}
+		}
+	}, notCopyOnWrite)
+}
+
+// Catches a read handle under a writing mode that fails to open, or that can change the file.
+func TestReadHandleInEveryMode(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		data := content(int(2*pageSize + 3))
+		name := writeFile(t, testDir(t), "file", data)
+		fileSystem := m.overOS(t)
+		file, err := fileSystem.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		if mapped, ok := file.(*memmapfs.MappedFile); ok && mappable() && mapped.Data() == nil {
+			t.Error("not mapped")
+		}
+		n, err := file.WriteAt([]byte("x"), 0)
+		switch {
+		case m.copyOnWrite():
+			if n != 1 || err != nil {
+				t.Errorf("WriteAt: %d, %v, want it to stay in the handle", n, err)
+			}
+		case m.readOnly():
+			if n != 0 || !errors.Is(err, memmapfs.ErrWriteToReadOnlyMap) {
+				t.Errorf("WriteAt: %d, %v, want ErrWriteToReadOnlyMap", n, err)
+			}
+		default:
+			if n != 0 || err == nil {
+				t.Errorf("WriteAt: %d, %v, want the system's error", n, err)
+			}
+		}
+		mustEqual(t, "the file", readNative(t, name), data)
+	})
+}
+
+// Catches negative offsets that reach a wrapped filesystem which does not expect them: memfs panics.
+func TestInvalidArgumentsOverMemory(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		file, err := m.overMemory(t).Create("/file")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		file.Write(content(100))
+		if n, err := file.ReadAt(make([]byte, 5), -1); n != 0 || !errors.Is(err, memmapfs.ErrInvalidOffset) {
+			t.Errorf("ReadAt: %d, %v, want ErrInvalidOffset", n, err)
+		}
+		if n, err := file.WriteAt([]byte("x"), -1); n != 0 || !errors.Is(err, memmapfs.ErrInvalidOffset) {
+			t.Errorf("WriteAt: %d, %v, want ErrInvalidOffset", n, err)
+		}
+		if n, err := file.ReadAt(make([]byte, 5), math.MaxInt64-1); n != 0 || err != io.EOF {
+			t.Errorf("ReadAt: %d, %v, want io.EOF", n, err)
+		}
+	}, wrapped)
+}

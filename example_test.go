@@ -1,0 +1,434 @@
+package memmapfs_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/absfs/memmapfs"
+	"github.com/absfs/osfs"
+)
+
+// check stops an example at its first error. A program would return the error.
+func check(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// checkHint is check for a hint. Not every system has every hint, and a program is right
+// without it.
+func checkHint(err error) {
+	if !errors.Is(err, errors.ErrUnsupported) {
+		check(err)
+	}
+}
+
+// temporaryFile writes contents to a new file in a directory of its own. It
+// returns the file's path, in the form that osfs uses on every system, and a
+// function that removes file and directory.
+func temporaryFile(contents []byte) (path string, remove func()) {
+	directory, err := os.MkdirTemp("", "memmapfs-example")
+	check(err)
+	native := filepath.Join(directory, "file")
+	check(os.WriteFile(native, contents, 0o644))
+	return osfs.FromNative(native), func() { check(os.RemoveAll(directory)) }
+}
+
+// The wrapped filesystem is used as before: open, read, close.
+func Example() {
+	directory, err := os.MkdirTemp("", "memmapfs-example")
+	check(err)
+	defer func() { check(os.RemoveAll(directory)) }()
+	greeting := filepath.Join(directory, "greeting.txt")
+	check(os.WriteFile(greeting, []byte("Hello, memory-mapped filesystem!"), 0o644))
+
+	base, err := osfs.NewFS()
+	check(err)
+	filesystem := memmapfs.New(base, memmapfs.DefaultConfig())
+
+	file, err := filesystem.Open(osfs.FromNative(greeting))
+	check(err)
+	contents, err := io.ReadAll(file)
+	check(err)
+	check(file.Close())
+
+	fmt.Printf("Read %d bytes: %s\n", len(contents), contents)
+	// Output: Read 32 bytes: Hello, memory-mapped filesystem!
+}
+
+// Small windows keep the mapped part of a file small, however large the file is.
+func ExampleConfig_memoryOptimized() {
+	path, remove := temporaryFile(make([]byte, 1<<20))
+	defer remove()
+
+	base, err := osfs.NewFS()
+	check(err)
+	filesystem := memmapfs.New(base, &memmapfs.Config{
+		Mode:        memmapfs.ModeReadOnly,
+		SyncMode:    memmapfs.SyncNever,
+		MapFullFile: false,
+		WindowSize:  256 << 10, // bytes
+	})
+
+	file, err := filesystem.Open(path)
+	check(err)
+	checkHint(file.(*memmapfs.MappedFile).AdviseSequential())
+	check(file.Close())
+
+	fmt.Println("File opened with memory-optimized configuration")
+	// Output: File opened with memory-optimized configuration
+}
+
+// A file that is read and written all over, and need not be on disk before it
+// is closed, can be mapped whole with its pages brought in ahead of use.
+func ExampleConfig_performanceTuning() {
+	path, remove := temporaryFile(make([]byte, 1<<20))
+	defer remove()
+
+	base, err := osfs.NewFS()
+	check(err)
+	filesystem := memmapfs.New(base, &memmapfs.Config{
+		Mode:          memmapfs.ModeReadWrite,
+		SyncMode:      memmapfs.SyncLazy, // on disk when Close returns
+		MapFullFile:   true,
+		PopulatePages: true,
+	})
+
+	file, err := filesystem.OpenFile(path, os.O_RDWR, 0)
+	check(err)
+	checkHint(file.(*memmapfs.MappedFile).AdviseRandom())
+	check(file.Close())
+
+	fmt.Println("File opened with high-performance configuration")
+	// Output: File opened with high-performance configuration
+}
+
+// Hints follow what the program is about to do; they change how fast a call
+// is, never its result.
+func ExampleMappedFile_accessPatterns() {
+	path, remove := temporaryFile(make([]byte, 1<<20))
+	defer remove()
+
+	base, err := osfs.NewFS()
+	check(err)
+	filesystem := memmapfs.New(base, memmapfs.DefaultConfig())
+	file, err := filesystem.Open(path)
+	check(err)
+	mapped := file.(*memmapfs.MappedFile)
+
+	// From the beginning to the end: read ahead.
+	checkHint(mapped.AdviseSequential())
+	_, err = io.Copy(io.Discard, mapped)
+	check(err)
+
+	// Here and there: reading ahead would be in vain.
+	checkHint(mapped.AdviseRandom())
+	record := make([]byte, 4096)
+	for _, offset := range []int64{500_000, 0, 1_000_000, 250_000} {
+		_, err = mapped.ReadAt(record, offset)
+		check(err)
+	}
+
+	// Done: the system may use the memory for something else.
+	checkHint(mapped.AdviseDontNeed())
+	check(mapped.Close())
+
+	fmt.Println("Applied access pattern hints")
+	// Output: Applied access pattern hints
+}
+
+// Huge pages are a request: where the system has none to give, the file is
+// opened and read all the same.
+func ExampleMappedFile_hugePages() {
+	path, remove := temporaryFile(make([]byte, 4<<20))
+	defer remove()
+
+	base, err := osfs.NewFS()
+	check(err)
+	filesystem := memmapfs.New(base, &memmapfs.Config{
+		Mode:          memmapfs.ModeReadOnly,
+		MapFullFile:   true,
+		UseHugePages:  true,
+		PopulatePages: true,
+	})
+
+	file, err := filesystem.Open(path)
+	check(err)
+	checkHint(file.(*memmapfs.MappedFile).AdviseHugePage())
+	check(file.Close())
+
+	fmt.Println("File opened with huge pages support")
+	// Output: File opened with huge pages support
+}
+
+// The position may move to any place of the file; no window has to be chosen.
+func ExampleMappedFile_windowedSeek() {
+	path, remove := temporaryFile(make([]byte, 10<<20))
+	defer remove()
+
+	base, err := osfs.NewFS()
+	check(err)
+	filesystem := memmapfs.New(base, &memmapfs.Config{
+		Mode:        memmapfs.ModeReadOnly,
+		SyncMode:    memmapfs.SyncNever,
+		MapFullFile: false,
+		WindowSize:  2 << 20, // bytes
+	})
+	file, err := filesystem.Open(path)
+	check(err)
+
+	record := make([]byte, 10)
+	for _, offset := range []int64{0, 5 << 20, 9 << 20} {
+		_, err = file.Seek(offset, io.SeekStart)
+		check(err)
+		count, err := io.ReadFull(file, record)
+		check(err)
+		fmt.Printf("At offset %d: read %d bytes\n", offset, count)
+	}
+	check(file.Close())
+	// Output:
+	// At offset 0: read 10 bytes
+	// At offset 5242880: read 10 bytes
+	// At offset 9437184: read 10 bytes
+}
+
+// Data gives the mapped bytes themselves. It gives nil where nothing can be
+// mapped, and there the file is read in the ordinary way.
+func ExampleMappedFile_Data() {
+	path, remove := temporaryFile([]byte("Direct memory access!"))
+	defer remove()
+
+	base, err := osfs.NewFS()
+	check(err)
+	filesystem := memmapfs.New(base, memmapfs.DefaultConfig())
+	file, err := filesystem.Open(path)
+	check(err)
+
+	data := file.(*memmapfs.MappedFile).Data()
+	if data == nil {
+		data, err = io.ReadAll(file)
+		check(err)
+	}
+	fmt.Printf("Direct access: %s\n", data)
+
+	// The slice must not be used after this.
+	check(file.Close())
+	// Output: Direct access: Direct memory access!
+}
+
+// A file is mapped when that is of use, not when it is opened. No method but
+// Data and View depends on it.
+func ExampleMappedFile_Mapped() {
+	path, remove := temporaryFile([]byte("contents"))
+	defer remove()
+
+	base, err := osfs.NewFS()
+	check(err)
+	filesystem := memmapfs.New(base, memmapfs.DefaultConfig())
+	file, err := filesystem.Open(path)
+	check(err)
+	mapped := file.(*memmapfs.MappedFile)
+
+	fmt.Println("Mapped after Open:", mapped.Mapped())
+	data := mapped.Data() // nil on systems without maps
+	fmt.Println("Mapped if Data could map it:", mapped.Mapped() == (data != nil))
+
+	check(mapped.Close())
+	fmt.Println("Mapped after Close:", mapped.Mapped())
+	// Output:
+	// Mapped after Open: false
+	// Mapped if Data could map it: true
+	// Mapped after Close: false
+}
+
+// ReadAt leaves the position of the file where it is.
+func ExampleMappedFile_ReadAt() {
+	path, remove := temporaryFile([]byte("0123456789ABCDEF"))
+	defer remove()
+
+	base, err := osfs.NewFS()
+	check(err)
+	filesystem := memmapfs.New(base, memmapfs.DefaultConfig())
+	file, err := filesystem.Open(path)
+	check(err)
+
+	letters := make([]byte, 6)
+	count, err := file.ReadAt(letters, 10)
+	check(err)
+	check(file.Close())
+
+	fmt.Printf("Read %d bytes from offset 10: %s\n", count, letters)
+	// Output: Read 6 bytes from offset 10: ABCDEF
+}
+
+// Seek and Read work as they do for an os.File.
+func ExampleMappedFile_Seek() {
+	path, remove := temporaryFile([]byte("Hello, World!"))
+	defer remove()
+
+	base, err := osfs.NewFS()
+	check(err)
+	filesystem := memmapfs.New(base, memmapfs.DefaultConfig())
+	file, err := filesystem.Open(path)
+	check(err)
+
+	_, err = file.Seek(7, io.SeekStart)
+	check(err)
+	rest, err := io.ReadAll(file)
+	check(err)
+	check(file.Close())
+
+	fmt.Printf("After seeking to 7, read %d bytes: %s\n", len(rest), rest)
+	// Output: After seeking to 7, read 6 bytes: World!
+}
+
+// View lends the bytes of a range to a function without copying them. Should
+// the file lose them meanwhile, because someone truncates it or the disk fails,
+// View returns an error where a slice from Data would end the program.
+func ExampleMappedFile_View() {
+	path, remove := temporaryFile([]byte("first\nsecond\nthird\n"))
+	defer remove()
+
+	base, err := osfs.NewFS()
+	check(err)
+	filesystem := memmapfs.New(base, memmapfs.DefaultConfig())
+	file, err := filesystem.Open(path)
+	check(err)
+	information, err := file.Stat()
+	check(err)
+
+	lines := 0
+	count := func(contents []byte) error {
+		lines = bytes.Count(contents, []byte("\n"))
+		return nil
+	}
+	err = file.(*memmapfs.MappedFile).View(0, information.Size(), count)
+	if errors.Is(err, memmapfs.ErrNotMapped) {
+		// This system or this file has no maps: count in a copy.
+		contents, readError := io.ReadAll(file)
+		check(readError)
+		err = count(contents)
+	}
+	check(err)
+	check(file.Close())
+
+	fmt.Println("Lines:", lines)
+	// Output: Lines: 3
+}
+
+// A configuration needs only the fields that differ from the zero value.
+func ExampleNew_customConfig() {
+	base, err := osfs.NewFS()
+	check(err)
+	filesystem := memmapfs.New(base, &memmapfs.Config{
+		Mode:     memmapfs.ModeReadOnly,
+		SyncMode: memmapfs.SyncNever,
+	})
+	check(filesystem.Close())
+
+	fmt.Println("Created memmapfs with custom config")
+	// Output: Created memmapfs with custom config
+}
+
+// Reads go over the edges of windows unnoticed.
+func ExampleNew_windowedMapping() {
+	path, remove := temporaryFile(make([]byte, 10<<20))
+	defer remove()
+
+	base, err := osfs.NewFS()
+	check(err)
+	filesystem := memmapfs.New(base, &memmapfs.Config{
+		Mode:        memmapfs.ModeReadOnly,
+		SyncMode:    memmapfs.SyncNever,
+		MapFullFile: false,
+		WindowSize:  2 << 20, // bytes
+	})
+	file, err := filesystem.Open(path)
+	check(err)
+
+	total := 0
+	buffer := make([]byte, 5000) // not a divisor of the window's size
+	for {
+		count, err := file.Read(buffer)
+		total += count
+		if err == io.EOF {
+			break
+		}
+		check(err)
+	}
+	check(file.Close())
+
+	fmt.Printf("Read %d bytes from large file using windowed mapping\n", total)
+	// Output: Read 10485760 bytes from large file using windowed mapping
+}
+
+// With SyncImmediate every write is on disk when it returns, whichever window
+// it falls into, one or two.
+func ExampleNew_windowedWrite() {
+	path, remove := temporaryFile(make([]byte, 1<<20))
+	defer remove()
+
+	base, err := osfs.NewFS()
+	check(err)
+	filesystem := memmapfs.New(base, &memmapfs.Config{
+		Mode:        memmapfs.ModeReadWrite,
+		SyncMode:    memmapfs.SyncImmediate,
+		MapFullFile: false,
+		WindowSize:  256 << 10, // bytes
+	})
+	file, err := filesystem.OpenFile(path, os.O_RDWR, 0)
+	check(err)
+
+	text := []byte("WINDOW")
+	offsets := []int64{0, 256<<10 - 3, 768 << 10} // the second lies in two windows
+	for _, offset := range offsets {
+		_, err = file.WriteAt(text, offset)
+		check(err)
+	}
+	check(file.Close())
+
+	contents, err := os.ReadFile(osfs.ToNative(path))
+	check(err)
+	if bytes.Count(contents, text) == len(offsets) {
+		fmt.Printf("Wrote to %d positions using windowed mapping\n", len(offsets))
+	}
+	// Output: Wrote to 3 positions using windowed mapping
+}
+
+// Every method survives a fault in the map without any handler. A handler is for
+// programs that want to know of it.
+func ExampleSIGBUSHandler() {
+	path, remove := temporaryFile(make([]byte, 1024))
+	defer remove()
+
+	base, err := osfs.NewFS()
+	check(err)
+	filesystem := memmapfs.New(base, memmapfs.DefaultConfig())
+	file, err := filesystem.Open(path)
+	check(err)
+	mapped := file.(*memmapfs.MappedFile)
+
+	memmapfs.GetSIGBUSHandler().OnSIGBUS(func(faulted *memmapfs.MappedFile, fault error) {
+		if faulted != mapped {
+			return // a file registered elsewhere in the program
+		}
+		fmt.Println("Fault, mapping what is left of the file:", fault)
+		if err := faulted.RemapAfterTruncation(); err != nil {
+			fmt.Println(err)
+		}
+	})
+	mapped.EnableSIGBUSProtection()
+	fmt.Println("SIGBUS protection enabled")
+
+	// Had someone truncated the file, the callback would run during this call.
+	_, err = io.Copy(io.Discard, mapped)
+	check(err)
+
+	mapped.DisableSIGBUSProtection()
+	check(mapped.Close())
+	// Output: SIGBUS protection enabled
+}

@@ -1,0 +1,180 @@
+package memmapfs_test
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"testing/fstest"
+	"testing/iotest"
+
+	"github.com/absfs/absfs"
+	"github.com/absfs/fstesting"
+	"github.com/absfs/memfs"
+	"github.com/absfs/memmapfs"
+	"github.com/absfs/osfs"
+)
+
+// Catches reads that stop short or fail at the edges that mapping brings in: the empty file, which
+// cannot be mapped, and ends of files just before, on and after a page. Once as opened, where calls go
+// to the file until a map pays, and once with the map made before the first read.
+func TestReader(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		dir := testDir(t)
+		overOS, overMemory := m.overOS(t), m.overMemory(t)
+		for _, size := range []int{0, 1, 4095, 4096, 4097, 100_000} {
+			data := content(size)
+			onDisk := writeFile(t, dir, fmt.Sprint(size), data)
+			inMemory := fmt.Sprintf("/%d", size)
+			file, err := overMemory.Create(inMemory)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := file.Write(data); err != nil {
+				t.Fatal(err)
+			}
+			file.Close()
+
+			for _, forced := range []bool{false, true} {
+				test := func(fileSystem absfs.FileSystem, name string) func(t *testing.T) {
+					return func(t *testing.T) {
+						file := mustOpen(t, fileSystem, name, os.O_RDONLY)
+						if forced {
+							forceMap(file)
+						}
+						if err := iotest.TestReader(file, data); err != nil {
+							t.Error(err)
+						}
+					}
+				}
+				t.Run(fmt.Sprintf("%d bytes, map forced %v", size, forced), test(overOS, onDisk))
+				t.Run(fmt.Sprintf("%d bytes in memory, map forced %v", size, forced), test(overMemory, inMemory))
+			}
+		}
+	})
+}
+
+// Catches a Sub whose files bypass the mapping layer, and directories and files that break the rules of
+// io/fs when they come wrapped.
+func TestSub(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		dir := testDir(t)
+		files := map[string][]byte{
+			"empty":            nil,
+			"page":             content(int(pageSize)),
+			"directory/odd":    content(int(3*pageSize + 7)),
+			"directory/a/deep": content(10),
+		}
+		var names []string
+		for name, data := range files {
+			if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			writeFile(t, dir, name, data)
+			names = append(names, name)
+		}
+		sub, err := m.overOS(t).Sub(osfs.FromNative(dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := fstest.TestFS(sub, names...); err != nil {
+			t.Error(err)
+		}
+		if m.plain() {
+			return
+		}
+		nested, err := fs.Sub(sub, "directory")
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, err := nested.Open("odd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		mapped := asMapped(t, file)
+		if data := mapped.Data(); !m.windowed() {
+			mustEqual(t, "mapped through Sub", data, files["directory/odd"])
+		}
+		data, err := io.ReadAll(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustEqual(t, "read through Sub", data, files["directory/odd"])
+	})
+}
+
+// osFeatures is what plain osfs passes: all that the operating system has.
+func osFeatures() fstesting.Features {
+	features := fstesting.OSFeatures()
+	if runtime.GOOS == "darwin" {
+		features.CaseSensitive = false // as in the tests of osfs: the default there folds case
+	}
+	return features
+}
+
+// memoryFeatures is what memfs declares in its own tests.
+var memoryFeatures = fstesting.Features{
+	Symlinks:      true,
+	Permissions:   true,
+	Timestamps:    true,
+	CaseSensitive: true,
+	AtomicRename:  true,
+	LargeFiles:    true,
+}
+
+// Catches every difference between a wrapped filesystem and its base that the suite of the absfs family
+// looks for. The plain row shows that the base passes all of it.
+func TestSuite(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		t.Run("over osfs", func(t *testing.T) {
+			suite := fstesting.Suite{
+				TestDir:  osfs.FromNative(testDir(t)),
+				FS:       m.overOS(t),
+				Features: osFeatures(),
+			}
+			suite.Run(t)
+		})
+		t.Run("over memfs", func(t *testing.T) {
+			suite := fstesting.Suite{FS: m.overMemory(t), Features: memoryFeatures}
+			suite.Run(t)
+		})
+	})
+}
+
+// Catches a wrapper that changes, loses or delays what is written through it.
+func TestWrapperSuite(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		wrap := func(base absfs.FileSystem) (absfs.FileSystem, error) { return m.over(t, base), nil }
+		t.Run("over osfs", func(t *testing.T) {
+			suite := fstesting.WrapperSuite{
+				Name:    "memmapfs " + m.name,
+				TestDir: osfs.FromNative(testDir(t)),
+				BaseFS:  plainFileSystem(t),
+				Factory: wrap,
+			}
+			suite.Run(t)
+		})
+		t.Run("over memfs", func(t *testing.T) {
+			memory, err := memfs.NewFS()
+			if err != nil {
+				t.Fatal(err)
+			}
+			suite := fstesting.WrapperSuite{Name: "memmapfs " + m.name, BaseFS: memory, Factory: wrap}
+			suite.Run(t)
+		})
+	})
+}
+
+// The interfaces that callers look for by type assertion.
+var (
+	_ absfs.SymlinkFileSystem = (*memmapfs.MemMapFS)(nil)
+	_ io.Closer               = (*memmapfs.MemMapFS)(nil)
+	_ absfs.File              = (*memmapfs.MappedFile)(nil)
+	_ fs.ReadDirFile          = (*memmapfs.MappedFile)(nil)
+	_ io.WriterTo             = (*memmapfs.MappedFile)(nil)
+	_ io.ReaderFrom           = (*memmapfs.MappedFile)(nil)
+)
