@@ -3,6 +3,7 @@ package memmapfs
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -24,6 +25,9 @@ func (f *MappedFile) advise(advice int, lasting bool) error {
 	}
 	if len(f.windows.live) == 0 {
 		_, err := f.mapWindowLocked(0, f.writesStay && f.windows.size == wholeFile)
+		if err == io.EOF {
+			err = ErrNotMapped
+		}
 		if err != nil || lasting {
 			return err
 		}
@@ -111,7 +115,7 @@ func (f *MappedFile) mapAtOpen() error {
 		if err == nil && info.Mode().IsRegular() && info.Size() > 0 && f.flag&accessMode != os.O_WRONLY {
 			_, err = f.mapWindow(0, f.writesStay && f.windows.mapsWhole())
 		}
-		if err != nil {
+		if err != nil && err != io.EOF {
 			return err
 		}
 	}

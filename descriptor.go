@@ -81,11 +81,13 @@ func (d *descriptor) cachedPages(offset, length int64) (cached int64, err error)
 	return cached, err
 }
 
-// close releases what was opened here.
-func (d *descriptor) close() {
+// close releases what was opened here. Its error matters: some filesystems report bytes that
+// could not be written to whoever closes the file first (FUSE).
+func (d *descriptor) close() error {
 	if d != nil && d.owned != nil {
-		d.owned.Close()
+		return d.owned.Close()
 	}
+	return nil
 }
 
 // fdConn makes a syscall.RawConn of a file that offers only its number.

@@ -62,7 +62,7 @@ func TestDifferential(t *testing.T) {
 		if m.plain() || !mappable() {
 			return
 		}
-		if s.mappedSteps < s.steps/4 {
+		if s.steps >= 1_000 && s.mappedSteps < s.steps/5 {
 			t.Errorf("only %d of %d steps were on a mapped file: the test compares plain files", s.mappedSteps, s.steps)
 		}
 	})
@@ -145,8 +145,8 @@ const (
 	logLength   = 30
 )
 
-// sequence is one run of random operations on both sides.
-type sequence struct {
+// operationSequence is one run of random operations on both sides.
+type operationSequence struct {
 	t       testing.TB
 	m       mode
 	choose  choices
@@ -198,8 +198,8 @@ func (h *handle) mapped() *memmapfs.MappedFile {
 	return mapped
 }
 
-func newSequence(t testing.TB, m mode, choose choices) *sequence {
-	s := &sequence{t: t, m: m, choose: choose, window: 64 << 10}
+func newSequence(t testing.TB, m mode, choose choices) *operationSequence {
+	s := &operationSequence{t: t, m: m, choose: choose, window: 64 << 10}
 	dir := testDir(t)
 	s.subject.dir, s.twin.dir = filepath.Join(dir, "subject"), filepath.Join(dir, "twin")
 	s.subject.fileSystem, s.twin.fileSystem = m.overOS(t), plainFileSystem(t)
@@ -218,7 +218,7 @@ func newSequence(t testing.TB, m mode, choose choices) *sequence {
 	return s
 }
 
-func (s *sequence) run(steps int) {
+func (s *operationSequence) run(steps int) {
 	before := debug.SetPanicOnFault(true) // a slice from Data that faults is a failure, not the end
 	defer debug.SetPanicOnFault(before)
 	defer func() {
@@ -240,13 +240,13 @@ func (s *sequence) run(steps int) {
 }
 
 // fail reports a difference together with the operations that led to it.
-func (s *sequence) fail(format string, args ...any) {
+func (s *operationSequence) fail(format string, args ...any) {
 	s.t.Helper()
 	s.t.Fatalf("%s, step %d (repeat with %s): %s\nlast operations:\n%s", s.m.name, s.steps, s.origin,
 		fmt.Sprintf(format, args...), strings.Join(s.log, "\n"))
 }
 
-func (s *sequence) note(format string, args ...any) {
+func (s *operationSequence) note(format string, args ...any) {
 	if len(s.log) == logLength {
 		s.log = append(s.log[:0], s.log[1:]...)
 	}
@@ -257,35 +257,35 @@ func (s *sequence) note(format string, args ...any) {
 type operation struct {
 	share int
 	name  string
-	run   func(s *sequence, h *handle, slot int)
+	run   func(s *operationSequence, h *handle, slot int)
 }
 
 var operations = []operation{
-	{30, "Read", (*sequence).read},
-	{40, "ReadAt", (*sequence).readAt},
-	{25, "Write", (*sequence).write},
-	{30, "WriteAt", (*sequence).writeAt},
-	{10, "WriteString", (*sequence).writeString},
-	{25, "Seek", (*sequence).seek},
-	{8, "Truncate", (*sequence).truncate},
-	{3, "Sync", (*sequence).sync},
-	{3, "SyncRange", (*sequence).syncRange},
-	{3, "SyncAsync", (*sequence).syncAsync},
-	{3, "Stat", (*sequence).stat},
-	{6, "WriteTo", (*sequence).writeTo},
-	{6, "ReadFrom", (*sequence).readFrom},
-	{15, "Data", (*sequence).data},
-	{10, "store through Data", (*sequence).storeThroughData},
-	{18, "View", (*sequence).view},
-	{5, "Advise", (*sequence).advise},
-	{3, "RemapAfterTruncation", (*sequence).remap},
-	{3, "Close", (*sequence).close},
-	{3, "open", (*sequence).open},
-	{12, "outside write", (*sequence).outsideWrite},
-	{6, "outside extend", (*sequence).outsideExtend},
-	{6, "outside shrink", (*sequence).outsideShrink},
-	{2, "outside replace", (*sequence).outsideReplace},
-	{2, "filesystem", (*sequence).throughFileSystem},
+	{30, "Read", (*operationSequence).read},
+	{40, "ReadAt", (*operationSequence).readAt},
+	{25, "Write", (*operationSequence).write},
+	{30, "WriteAt", (*operationSequence).writeAt},
+	{10, "WriteString", (*operationSequence).writeString},
+	{25, "Seek", (*operationSequence).seek},
+	{8, "Truncate", (*operationSequence).truncate},
+	{3, "Sync", (*operationSequence).sync},
+	{3, "SyncRange", (*operationSequence).syncRange},
+	{3, "SyncAsync", (*operationSequence).syncAsync},
+	{3, "Stat", (*operationSequence).stat},
+	{6, "WriteTo", (*operationSequence).writeTo},
+	{6, "ReadFrom", (*operationSequence).readFrom},
+	{15, "Data", (*operationSequence).data},
+	{10, "store through Data", (*operationSequence).storeThroughData},
+	{18, "View", (*operationSequence).view},
+	{5, "Advise", (*operationSequence).advise},
+	{3, "RemapAfterTruncation", (*operationSequence).remap},
+	{3, "Close", (*operationSequence).close},
+	{3, "open", (*operationSequence).open},
+	{12, "outside write", (*operationSequence).outsideWrite},
+	{6, "outside extend", (*operationSequence).outsideExtend},
+	{6, "outside shrink", (*operationSequence).outsideShrink},
+	{2, "outside replace", (*operationSequence).outsideReplace},
+	{2, "filesystem", (*operationSequence).throughFileSystem},
 }
 
 var operationShares = func() (sum int) {
@@ -295,7 +295,7 @@ var operationShares = func() (sum int) {
 	return sum
 }()
 
-func (s *sequence) step() {
+func (s *operationSequence) step() {
 	slot := s.choose.below(handleSlots)
 	h := s.handles[slot]
 	if h == nil || h.closed && s.choose.below(8) == 0 {
@@ -326,7 +326,7 @@ type result struct {
 }
 
 // compare fails the run unless the two sides of h answered alike.
-func (s *sequence) compare(h *handle, what string, got, want result) {
+func (s *operationSequence) compare(h *handle, what string, got, want result) {
 	s.t.Helper()
 	if !s.sameError(h, what, got, want) {
 		s.fail("slot %d: %s: %d, %v; want %d, %v", s.slot(h), what, got.n, got.err, want.n, want.err)
@@ -345,7 +345,7 @@ func (s *sequence) compare(h *handle, what string, got, want result) {
 	}
 }
 
-func (s *sequence) slot(h *handle) int {
+func (s *operationSequence) slot(h *handle) int {
 	for slot, other := range s.handles {
 		if h == other {
 			return slot
@@ -355,7 +355,7 @@ func (s *sequence) slot(h *handle) int {
 }
 
 // sameError compares error classes, but for the documented differences.
-func (s *sequence) sameError(h *handle, what string, got, want result) bool {
+func (s *operationSequence) sameError(h *handle, what string, got, want result) bool {
 	if h.closed && !s.m.plain() { // package os looks at the arguments first
 		return errorClass(got.err) == "closed"
 	}
@@ -377,7 +377,7 @@ func (s *sequence) sameError(h *handle, what string, got, want result) bool {
 }
 
 // compareState compares position and size, and the content of the slice that is held.
-func (s *sequence) compareState(h *handle) {
+func (s *operationSequence) compareState(h *handle) {
 	if h.closed {
 		return
 	}
@@ -395,7 +395,7 @@ func (s *sequence) compareState(h *handle) {
 }
 
 // compareFiles compares the files themselves, around all handles.
-func (s *sequence) compareFiles() {
+func (s *operationSequence) compareFiles() {
 	got, err := os.ReadFile(s.subject.native())
 	want, wantErr := os.ReadFile(s.twin.native())
 	if errorClass(err) != errorClass(wantErr) {
@@ -407,7 +407,7 @@ func (s *sequence) compareFiles() {
 }
 
 // size is the size of the file behind h, which the name may not lead to any more.
-func (s *sequence) size(h *handle) int64 {
+func (s *operationSequence) size(h *handle) int64 {
 	info, err := h.reader.Stat()
 	if err != nil {
 		s.t.Fatal(err)
@@ -416,7 +416,7 @@ func (s *sequence) size(h *handle) int64 {
 }
 
 // content is what h has to show of its file.
-func (s *sequence) content(h *handle) []byte {
+func (s *operationSequence) content(h *handle) []byte {
 	data := make([]byte, s.size(h))
 	if _, err := h.reader.ReadAt(data, 0); err != nil && err != io.EOF {
 		s.t.Fatal(err)
@@ -429,7 +429,7 @@ func (s *sequence) content(h *handle) []byte {
 
 // settle tells the handle that the file was shrunk, or has others extend the file to whole pages, where
 // otherwise the documented exception would apply to the rest of the last page.
-func (s *sequence) settle(h *handle) {
+func (s *operationSequence) settle(h *handle) {
 	mapped := h.mapped()
 	size := int64(0)
 	if mapped != nil && !h.closed {
@@ -453,7 +453,7 @@ func (s *sequence) settle(h *handle) {
 }
 
 // outside does the same on both sides around all handles.
-func (s *sequence) outside(do func(side *side) error) {
+func (s *operationSequence) outside(do func(side *side) error) {
 	s.t.Helper()
 	for _, side := range []*side{&s.subject, &s.twin} {
 		if err := do(side); err != nil {
@@ -463,11 +463,11 @@ func (s *sequence) outside(do func(side *side) error) {
 }
 
 // near returns a small distance, as often before as after.
-func (s *sequence) near() int64 { return int64(s.choose.below(41) - 20) }
+func (s *operationSequence) near() int64 { return int64(s.choose.below(41) - 20) }
 
 // offset draws an offset, most of them near a boundary. With wild it may also be negative or near the
 // largest there is.
-func (s *sequence) offset(size int64, wild bool) int64 {
+func (s *operationSequence) offset(size int64, wild bool) int64 {
 	off := int64(0)
 	switch s.choose.below(12) {
 	case 0:
@@ -493,7 +493,7 @@ func (s *sequence) offset(size int64, wild bool) int64 {
 }
 
 // length draws a length of at most limit.
-func (s *sequence) length(limit int64) int {
+func (s *operationSequence) length(limit int64) int {
 	n := int64(0)
 	switch s.choose.below(8) {
 	case 0:
@@ -512,7 +512,7 @@ func (s *sequence) length(limit int64) int {
 }
 
 // payload returns n bytes that no other step writes.
-func (s *sequence) payload(n int) []byte {
+func (s *operationSequence) payload(n int) []byte {
 	data := make([]byte, n)
 	random := rand.New(rand.NewPCG(uint64(s.steps), uint64(n)))
 	for i := range data {
@@ -523,7 +523,7 @@ func (s *sequence) payload(n int) []byte {
 
 // othersAllow reports whether h, or someone outside (nil), may write [off, off+n) of the current file:
 // what a copy-on-write handle shows of a page that it has written to is its own affair.
-func (s *sequence) othersAllow(h *handle, off int64, n int) bool {
+func (s *operationSequence) othersAllow(h *handle, off int64, n int) bool {
 	for _, other := range s.handles {
 		if other == nil || other == h || other.closed || other.private == nil || other.generation != s.generation {
 			continue
@@ -539,7 +539,7 @@ func (s *sequence) othersAllow(h *handle, off int64, n int) bool {
 	return true
 }
 
-func (s *sequence) privateHandleOpen() bool {
+func (s *operationSequence) privateHandleOpen() bool {
 	for _, h := range s.handles {
 		if h != nil && !h.closed && h.private != nil && h.generation == s.generation {
 			return true
@@ -550,7 +550,7 @@ func (s *sequence) privateHandleOpen() bool {
 
 // shrunk drops the slices of Data that a shrink of the file of that generation makes invalid. From a
 // shrink through its own filesystem a handle learns the size that the file has now.
-func (s *sequence) shrunk(generation int, learn bool) {
+func (s *operationSequence) shrunk(generation int, learn bool) {
 	for _, h := range s.handles {
 		if h != nil && h.generation == generation {
 			h.held = nil
@@ -561,7 +561,7 @@ func (s *sequence) shrunk(generation int, learn bool) {
 	}
 }
 
-func (s *sequence) read(h *handle, slot int) {
+func (s *operationSequence) read(h *handle, slot int) {
 	n := s.length(s.limit)
 	s.note("slot %d: Read %d", slot, n)
 	got, want := make([]byte, n), make([]byte, n)
@@ -570,7 +570,7 @@ func (s *sequence) read(h *handle, slot int) {
 	s.compare(h, "Read", result{int64(gotN), got[:max(gotN, 0)], gotErr}, result{int64(wantN), want[:max(wantN, 0)], wantErr})
 }
 
-func (s *sequence) readAt(h *handle, slot int) {
+func (s *operationSequence) readAt(h *handle, slot int) {
 	n, off := s.length(s.limit), s.offset(s.size(h), true)
 	s.note("slot %d: ReadAt %d from %d", slot, n, off)
 	got, want := make([]byte, n), make([]byte, n)
@@ -580,7 +580,7 @@ func (s *sequence) readAt(h *handle, slot int) {
 }
 
 // writePosition is where the next Write of h goes.
-func (s *sequence) writePosition(h *handle) int64 {
+func (s *operationSequence) writePosition(h *handle) int64 {
 	if h.flags&os.O_APPEND != 0 {
 		return s.size(h)
 	}
@@ -591,11 +591,13 @@ func (s *sequence) writePosition(h *handle) int64 {
 	return position
 }
 
-func (s *sequence) write(h *handle, slot int) { s.writeAtPosition(h, slot, "Write") }
+func (s *operationSequence) write(h *handle, slot int) { s.writeAtPosition(h, slot, "Write") }
 
-func (s *sequence) writeString(h *handle, slot int) { s.writeAtPosition(h, slot, "WriteString") }
+func (s *operationSequence) writeString(h *handle, slot int) {
+	s.writeAtPosition(h, slot, "WriteString")
+}
 
-func (s *sequence) writeAtPosition(h *handle, slot int, what string) {
+func (s *operationSequence) writeAtPosition(h *handle, slot int, what string) {
 	position := s.writePosition(h)
 	p := s.payload(s.length(s.limit - position))
 	if !s.mayWrite(h, position, len(p)) {
@@ -615,13 +617,13 @@ func (s *sequence) writeAtPosition(h *handle, slot int, what string) {
 }
 
 // mayWrite reports whether a write by h has one defined result for the other handles.
-func (s *sequence) mayWrite(h *handle, off int64, n int) bool {
+func (s *operationSequence) mayWrite(h *handle, off int64, n int) bool {
 	return h.private != nil || h.generation != s.generation || s.othersAllow(h, off, n)
 }
 
-func (s *sequence) writeAt(h *handle, slot int) {
+func (s *operationSequence) writeAt(h *handle, slot int) {
 	off := s.offset(s.size(h), false)
-	if s.choose.below(30) == 0 {
+	if s.choose.below(30) == 0 && h.flags&os.O_APPEND == 0 { // one mistake at a time
 		off = -1 - int64(s.choose.below(20))
 	}
 	p := s.payload(s.length(s.limit - off))
@@ -637,7 +639,7 @@ func (s *sequence) writeAt(h *handle, slot int) {
 	s.compare(h, "WriteAt", result{n: int64(got), err: gotErr}, result{n: int64(want), err: wantErr})
 }
 
-func (s *sequence) seek(h *handle, slot int) {
+func (s *operationSequence) seek(h *handle, slot int) {
 	size := s.size(h)
 	whence := s.choose.below(4)
 	off := s.offset(size, false)
@@ -658,7 +660,7 @@ func (s *sequence) seek(h *handle, slot int) {
 	s.compare(h, "Seek", result{n: got, err: gotErr}, result{n: want, err: wantErr})
 }
 
-func (s *sequence) truncate(h *handle, slot int) {
+func (s *operationSequence) truncate(h *handle, slot int) {
 	size, old := s.offset(s.size(h), false), s.size(h)
 	if h.private == nil {
 		if h.generation == s.generation && (s.privateHandleOpen() && size < old || !s.othersAllow(h, size, 1)) {
@@ -681,14 +683,14 @@ func (s *sequence) truncate(h *handle, slot int) {
 	}
 }
 
-func (s *sequence) sync(h *handle, slot int) {
+func (s *operationSequence) sync(h *handle, slot int) {
 	s.note("slot %d: Sync", slot)
 	gotErr := h.subject.Sync()
 	wantErr := h.twin.Sync()
 	s.compare(h, "Sync", result{err: gotErr}, result{err: wantErr})
 }
 
-func (s *sequence) syncRange(h *handle, slot int) {
+func (s *operationSequence) syncRange(h *handle, slot int) {
 	mapped := h.mapped()
 	if mapped == nil {
 		return
@@ -706,7 +708,7 @@ func (s *sequence) syncRange(h *handle, slot int) {
 	s.compare(h, "SyncRange", result{err: gotErr}, result{err: wantErr})
 }
 
-func (s *sequence) syncAsync(h *handle, slot int) {
+func (s *operationSequence) syncAsync(h *handle, slot int) {
 	mapped := h.mapped()
 	if mapped == nil {
 		return
@@ -716,7 +718,7 @@ func (s *sequence) syncAsync(h *handle, slot int) {
 	s.compare(h, "SyncAsync", result{err: mapped.SyncAsync()}, result{err: wantErr})
 }
 
-func (s *sequence) stat(h *handle, slot int) {
+func (s *operationSequence) stat(h *handle, slot int) {
 	describe := func(info os.FileInfo, err error) result {
 		if err != nil {
 			return result{err: err}
@@ -762,7 +764,7 @@ func (r failingReader) Read(p []byte) (int, error) {
 type onlyReader struct{ io.Reader }
 type onlyWriter struct{ io.Writer }
 
-func (s *sequence) writeTo(h *handle, slot int) {
+func (s *operationSequence) writeTo(h *handle, slot int) {
 	mapped := h.mapped()
 	if mapped == nil {
 		return
@@ -782,7 +784,7 @@ func (s *sequence) writeTo(h *handle, slot int) {
 	}
 }
 
-func (s *sequence) readFrom(h *handle, slot int) {
+func (s *operationSequence) readFrom(h *handle, slot int) {
 	mapped := h.mapped()
 	if mapped == nil {
 		return
@@ -811,11 +813,11 @@ func (s *sequence) readFrom(h *handle, slot int) {
 
 // mustMap reports whether h has to get a map when it asks for one. The file behind an osfs.File is
 // found by its name, so a handle whose file has lost its name may go without.
-func (s *sequence) mustMap(h *handle) bool {
+func (s *operationSequence) mustMap(h *handle) bool {
 	return mappable() && !h.closed && h.generation == s.generation && h.access() != os.O_WRONLY && s.size(h) > 0
 }
 
-func (s *sequence) data(h *handle, slot int) {
+func (s *operationSequence) data(h *handle, slot int) {
 	mapped := h.mapped()
 	if mapped == nil {
 		return
@@ -857,7 +859,7 @@ func (s *sequence) data(h *handle, slot int) {
 }
 
 // mayStore reports whether a slice of h's map may be stored to.
-func (s *sequence) mayStore(h *handle) bool {
+func (s *operationSequence) mayStore(h *handle) bool {
 	if h.closed || h.mapped() == nil {
 		return false
 	}
@@ -868,7 +870,7 @@ func (s *sequence) mayStore(h *handle) bool {
 	return s.m.readWrite() && h.access() == os.O_RDWR && h.flags&(os.O_APPEND|os.O_SYNC) == 0
 }
 
-func (s *sequence) storeThroughData(h *handle, slot int) {
+func (s *operationSequence) storeThroughData(h *handle, slot int) {
 	if !s.mayStore(h) {
 		return
 	}
@@ -889,7 +891,7 @@ func (s *sequence) storeThroughData(h *handle, slot int) {
 }
 
 // storeInTwin does to the twin what a store into the map does: it changes the bytes and nothing else.
-func (s *sequence) storeInTwin(h *handle, p []byte, off int64) {
+func (s *operationSequence) storeInTwin(h *handle, p []byte, off int64) {
 	if h.private != nil {
 		h.private.store(p, off)
 		return
@@ -907,7 +909,7 @@ func (s *sequence) storeInTwin(h *handle, p []byte, off int64) {
 	}
 }
 
-func (s *sequence) view(h *handle, slot int) {
+func (s *operationSequence) view(h *handle, slot int) {
 	mapped := h.mapped()
 	if mapped == nil {
 		return
@@ -992,7 +994,7 @@ func (s *sequence) view(h *handle, slot int) {
 }
 
 // advise catches hints that change what a file holds.
-func (s *sequence) advise(h *handle, slot int) {
+func (s *operationSequence) advise(h *handle, slot int) {
 	mapped := h.mapped()
 	if mapped == nil {
 		return
@@ -1021,7 +1023,7 @@ func (s *sequence) advise(h *handle, slot int) {
 	}
 }
 
-func (s *sequence) remap(h *handle, slot int) {
+func (s *operationSequence) remap(h *handle, slot int) {
 	mapped := h.mapped()
 	if mapped == nil {
 		return
@@ -1034,14 +1036,14 @@ func (s *sequence) remap(h *handle, slot int) {
 }
 
 // close leaves the closed handle in its slot: what follows is use after Close.
-func (s *sequence) close(h *handle, slot int) {
+func (s *operationSequence) close(h *handle, slot int) {
 	s.note("slot %d: Close", slot)
 	h.held = nil
 	s.compare(h, "Close", result{err: h.subject.Close()}, result{err: h.twin.Close()})
 	h.closed = true
 }
 
-func (s *sequence) closeSlot(slot int) {
+func (s *operationSequence) closeSlot(slot int) {
 	if h := s.handles[slot]; h != nil {
 		if !h.closed {
 			s.close(h, slot)
@@ -1051,7 +1053,7 @@ func (s *sequence) closeSlot(slot int) {
 	}
 }
 
-func (s *sequence) open(_ *handle, slot int) {
+func (s *operationSequence) open(_ *handle, slot int) {
 	flags := []int{os.O_RDONLY, os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_RDWR, os.O_RDWR}[s.choose.below(6)]
 	for _, option := range []struct{ flag, oneIn int }{
 		{os.O_CREATE, 2}, {os.O_APPEND, 5}, {os.O_TRUNC, 8}, {os.O_EXCL, 16}, {os.O_SYNC, 16},
@@ -1104,6 +1106,9 @@ func (s *sequence) open(_ *handle, slot int) {
 		s.fail("slot %d: opened a %T", slot, subject)
 	}
 	s.handles[slot] = h
+	if s.choose.below(2) == 0 {
+		s.data(h, slot) // else it is mapped when it pays
+	}
 }
 
 func flagNames(flags int) string {
@@ -1122,12 +1127,12 @@ func flagNames(flags int) string {
 }
 
 // present reports whether there is a file at the name.
-func (s *sequence) present() bool {
+func (s *operationSequence) present() bool {
 	_, err := os.Stat(s.twin.native())
 	return err == nil
 }
 
-func (s *sequence) presentSize() int64 {
+func (s *operationSequence) presentSize() int64 {
 	info, err := os.Stat(s.twin.native())
 	if err != nil {
 		s.t.Fatal(err)
@@ -1135,7 +1140,7 @@ func (s *sequence) presentSize() int64 {
 	return info.Size()
 }
 
-func (s *sequence) outsideWrite(_ *handle, _ int) {
+func (s *operationSequence) outsideWrite(_ *handle, _ int) {
 	if !s.present() {
 		return
 	}
@@ -1156,7 +1161,7 @@ func (s *sequence) outsideWrite(_ *handle, _ int) {
 	})
 }
 
-func (s *sequence) outsideExtend(_ *handle, _ int) {
+func (s *operationSequence) outsideExtend(_ *handle, _ int) {
 	if !s.present() {
 		return
 	}
@@ -1169,7 +1174,7 @@ func (s *sequence) outsideExtend(_ *handle, _ int) {
 	s.outside(func(side *side) error { return os.Truncate(side.native(), to) })
 }
 
-func (s *sequence) outsideShrink(_ *handle, _ int) {
+func (s *operationSequence) outsideShrink(_ *handle, _ int) {
 	if !s.present() || s.privateHandleOpen() || runtime.GOOS == "windows" {
 		return // Windows refuses to shrink a mapped file
 	}
@@ -1183,7 +1188,7 @@ func (s *sequence) outsideShrink(_ *handle, _ int) {
 	s.outside(func(side *side) error { return os.Truncate(side.native(), to) })
 }
 
-func (s *sequence) outsideReplace(_ *handle, _ int) {
+func (s *operationSequence) outsideReplace(_ *handle, _ int) {
 	if runtime.GOOS == "windows" {
 		return // Windows refuses to replace or remove an open file
 	}
@@ -1210,7 +1215,7 @@ func (s *sequence) outsideReplace(_ *handle, _ int) {
 }
 
 // throughFileSystem uses the filesystem's own methods on the open file.
-func (s *sequence) throughFileSystem(_ *handle, _ int) {
+func (s *operationSequence) throughFileSystem(_ *handle, _ int) {
 	size, exists := int64(0), s.present()
 	if exists {
 		size = s.presentSize()
@@ -1329,4 +1334,100 @@ func (f *privateTwin) Truncate(int64) error {
 		return err
 	}
 	return errSizeIsFixed
+}
+
+// Catches a mapped file that shows more than the documented exception allows after someone outside has
+// shrunk it to inside a page: below the new size all is exact, in the rest of the page there may be
+// zeros, behind the page the file has ended; and RemapAfterTruncation makes everything exact.
+func TestShrunkInsidePage(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows refuses to shrink a mapped file")
+	}
+	eachMode(t, func(t *testing.T, m mode) {
+		data := content(int(3*pageSize + 50))
+		size := pageSize + 100
+		shrunk := func(t *testing.T) (file *memmapfs.MappedFile, name string) {
+			name = writeFile(t, testDir(t), fileName, data)
+			file = mustOpenMapped(t, m.overOS(t), name, os.O_RDWR)
+			forceMap(file)
+			for off := range int64(len(data)) / 10 { // all pages are known now
+				if _, err := file.ReadAt(make([]byte, 10), off*10); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if m.readWrite() { // and may be stored to
+				if _, err := file.WriteAt(data, 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.Truncate(osfs.ToNative(name), size); err != nil {
+				t.Fatal(err)
+			}
+			return file, name
+		}
+		// exact reads as the plain file would.
+		exact := func(t *testing.T, file *memmapfs.MappedFile, off, n int64) {
+			t.Helper()
+			p := make([]byte, n)
+			got, err := file.ReadAt(p, off)
+			want := data[min(off, size):min(off+n, size)]
+			if firstDifference(p[:got], want) != "" || (err == io.EOF) != (got < len(p)) || err != nil && err != io.EOF {
+				t.Errorf("ReadAt %d from %d: %s, %v", n, off, firstDifference(p[:got], want), err)
+			}
+		}
+		t.Run("reading", func(t *testing.T) {
+			file, _ := shrunk(t)
+			exact(t, file, 0, size)
+			exact(t, file, size-7, 7)
+			exact(t, file, 2*pageSize, 10)
+			// Over the end: the file's end, or zeros up to the end of the page and no further.
+			for _, n := range []int64{50, 3 * pageSize} {
+				p := make([]byte, n)
+				got, err := file.ReadAt(p, size-10)
+				zeros := append(bytes.Clone(data[size-10:size]), make([]byte, 2*pageSize-size)...)
+				full := min(len(zeros), len(p))
+				if got != 10 && got != full || !bytes.Equal(p[:got], zeros[:got]) || (err == io.EOF) != (got < len(p)) {
+					t.Errorf("ReadAt %d over the end: %d, %v", n, got, err)
+				}
+			}
+			if info, err := file.Stat(); err != nil || info.Size() != size {
+				t.Errorf("Stat: %v, %v", info, err)
+			}
+			if end, err := file.Seek(0, io.SeekEnd); end != size || err != nil {
+				t.Errorf("Seek to the end: %d, %v, want %d", end, err, size)
+			}
+			if err := file.RemapAfterTruncation(); err != nil {
+				t.Error(err)
+			}
+			exact(t, file, size-10, 50)
+			exact(t, file, size, 1)
+			exact(t, file, 0, 3*pageSize)
+		})
+		t.Run("writing", func(t *testing.T) {
+			if m.copyOnWrite() {
+				return // refused or private: TestCopyOnWrite
+			}
+			file, name := shrunk(t)
+			if n, err := file.WriteAt([]byte("in the page"), size+20); n != 11 || err != nil {
+				t.Errorf("WriteAt in the rest of the page: %d, %v", n, err)
+			}
+			got := readNative(t, name)
+			switch want := append(bytes.Clone(data[:size]), append(make([]byte, 20), "in the page"...)...); len(got) {
+			case len(want):
+				mustEqual(t, "the file, grown by the write", got, want)
+			case int(size):
+				mustEqual(t, "the file, the write being lost", got, want[:size])
+			default:
+				t.Errorf("the file has %d bytes", len(got))
+			}
+			if n, err := file.WriteAt([]byte("behind"), 2*pageSize+5); n != 6 || err != nil {
+				t.Errorf("WriteAt behind the page: %d, %v", n, err)
+			}
+			got = readNative(t, name)
+			if int64(len(got)) != 2*pageSize+11 || string(got[2*pageSize+5:]) != "behind" {
+				t.Errorf("the file has %d bytes after a write behind the page", len(got))
+			}
+			mustEqual(t, "the file below its size", got[:size], data[:size])
+		})
+	}, wrapped)
 }

@@ -36,6 +36,9 @@ var (
 // errCopyOnWriteSize refuses what would change the size of a copy-on-write file.
 var errCopyOnWriteSize = &sentinel{"a copy-on-write file cannot change its size", errors.ErrUnsupported}
 
+// errBadBuffer is what the system says of a buffer that cannot be accessed.
+const errBadBuffer = syscall.EFAULT
+
 // sentinel is an error that also matches the standard library's error of its kind.
 type sentinel struct {
 	text string
@@ -72,18 +75,12 @@ func join(first, second error) error {
 
 // seekError adds to an error of Seek what was wrong with its arguments.
 func seekError(err error, target int64, whence int) error {
-	if err != nil && (whence < io.SeekStart || whence > io.SeekEnd) {
+	switch {
+	case err == nil:
+		return nil
+	case (whence < io.SeekStart || whence > io.SeekEnd) && errors.Is(err, syscall.EINVAL):
 		return because(err, ErrInvalidWhence)
-	}
-	if whence == io.SeekStart {
-		return offsetError(err, target)
-	}
-	return err
-}
-
-// offsetError adds ErrInvalidOffset to an error that a negative offset has caused.
-func offsetError(err error, off int64) error {
-	if err != nil && off < 0 {
+	case whence == io.SeekStart && target < 0:
 		return because(err, ErrInvalidOffset)
 	}
 	return err

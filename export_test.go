@@ -2,6 +2,7 @@ package memmapfs
 
 import (
 	"os"
+	"reflect"
 
 	"github.com/absfs/absfs"
 	"github.com/absfs/osfs"
@@ -31,6 +32,9 @@ func FlushFailed(f *MappedFile) bool {
 type WatchedFS struct {
 	absfs.FileSystem
 
+	// Hidden keeps the descriptor from being offered: then nothing is mapped.
+	Hidden bool
+
 	// Sync and WriteAt, unless nil, are called in place of the file's method, which they are given.
 	// They are set before the first file is opened.
 	Sync    func(name string, sync func() error) error
@@ -59,6 +63,9 @@ func (w *WatchedFS) OpenFile(name string, flag int, perm os.FileMode) (absfs.Fil
 	if err != nil {
 		return nil, err
 	}
+	if w.Hidden {
+		return struct{ absfs.File }{&watchedFile{file, w}}, nil
+	}
 	return &watchedFile{file, w}, nil
 }
 
@@ -80,4 +87,39 @@ func (f *watchedFile) WriteAt(p []byte, off int64) (int, error) {
 		return write()
 	}
 	return f.watch.WriteAt(f.Name(), write)
+}
+
+// InterceptSystemCalls asks before ahead of every system call of this package, by the call's name in
+// the variable system, and lets the call fail with the error that before returns. It tells done of the
+// calls that went well, with the map that they made or worked on. It lasts until the process ends, and
+// is for one that has mapped nothing yet: mappings may be given back at any time.
+func InterceptSystemCalls(before func(name string) error, done func(name string, data []byte)) {
+	calls := reflect.ValueOf(&system).Elem()
+	for i := range calls.NumField() {
+		name := calls.Type().Field(i).Name
+		// By its address, because reflection may not set a field that is not exported.
+		field := reflect.NewAt(calls.Field(i).Type(), calls.Field(i).Addr().UnsafePointer()).Elem()
+		call := reflect.ValueOf(field.Interface())
+		field.Set(reflect.MakeFunc(field.Type(), func(arguments []reflect.Value) []reflect.Value {
+			results := make([]reflect.Value, field.Type().NumOut())
+			last := len(results) - 1
+			if err := before(name); err != nil {
+				for i := range results {
+					results[i] = reflect.Zero(field.Type().Out(i))
+				}
+				results[last] = reflect.ValueOf(&err).Elem()
+				return results
+			}
+			results = call.Call(arguments)
+			if results[last].IsNil() {
+				for _, value := range append(arguments, results...) {
+					if data, ok := value.Interface().([]byte); ok {
+						done(name, data)
+						break
+					}
+				}
+			}
+			return results
+		}))
+	}
 }

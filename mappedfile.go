@@ -38,7 +38,7 @@ type MappedFile struct {
 
 	writesStay   bool // ModeCopyOnWrite: writes stay in the handle
 	mapsWritable bool // its maps reach the file
-	mayStore     bool // writes may be stores into them
+	mayStore     bool // a write may be no more than a store into a map
 	ownsPos      atomic.Bool
 
 	// While ownsPos is unset, the position is the wrapped file's, and calls that use it hold
@@ -47,6 +47,9 @@ type MappedFile struct {
 	mu      sync.Mutex // guards pos; windows.mu and all below it are taken under it
 	pos     int64
 
+	// Package os lets reading a directory race with its Close and then fails in odd ways.
+	reading sync.Mutex // held while a directory is read, and while the wrapped file is closed
+
 	closed     atomic.Bool
 	unmappable atomic.Bool // it cannot be mapped, now or later
 
@@ -54,6 +57,7 @@ type MappedFile struct {
 	mapAt     atomic.Int64 // the number of them at which mapping is tried next
 
 	descriptor *descriptor // guarded by windows.mu
+	coherent   bool        // a shared map was not refused; guarded by windows.mu
 	identity   os.FileInfo // when it was first mapped; guarded by windows.mu
 	advice     []int       // lasting hints, for later maps too; guarded by windows.mu
 	store      pageStore   // private pages that are not in a private map
@@ -61,6 +65,7 @@ type MappedFile struct {
 	unsynced   unsyncedBytes
 	preloading sync.WaitGroup
 
+	watched       atomic.Bool // by the SIGBUS handler
 	faultsPending atomic.Bool
 	faultMu       sync.Mutex // guards faults; no lock is taken under it
 	faults        []error
@@ -148,7 +153,11 @@ func (f *MappedFile) servesPosition() bool {
 			return false
 		}
 		pos, err := f.file.Seek(0, io.SeekCurrent)
-		if err != nil || !f.tryMap(pos) {
+		if err != nil {
+			f.unmappable.Store(true) // a pipe
+			return false
+		}
+		if !f.tryMap(pos) {
 			return false
 		}
 	}
@@ -197,11 +206,7 @@ func (f *MappedFile) readHot(p []byte, off int64) bool {
 	if !ok || !m.knows(start, len(p)) {
 		return false
 	}
-	if !copyOut(p, m, start) {
-		f.copyFaulted(m, off, len(p))
-		return false
-	}
-	return true
+	return f.copyOut(p, m, start)
 }
 
 // readAt is the slow path: the head of p from what is mapped and in memory, the rest from
@@ -210,9 +215,11 @@ func (f *MappedFile) readAt(p []byte, off int64) (int, error) {
 	if f.closed.Load() {
 		return 0, fs.ErrClosed
 	}
-	if len(p) == 0 || off < 0 || off > math.MaxInt64-int64(len(p)) {
-		n, err := f.file.ReadAt(p, off)
-		return n, offsetError(err, off)
+	if off < 0 {
+		return 0, ErrInvalidOffset
+	}
+	if len(p) == 0 || off > math.MaxInt64-int64(len(p)) {
+		return f.file.ReadAt(p, off)
 	}
 	head := f.readWindows(p, off)
 	if head == len(p) {
@@ -259,8 +266,7 @@ func (f *MappedFile) readWindows(p []byte, off int64) int {
 				return head
 			}
 		}
-		if !copyOut(p[head:head+n], m, start) {
-			f.copyFaulted(m, at, n)
+		if !f.copyOut(p[head:head+n], m, start) {
 			return head
 		}
 		if head += n; head == len(p) {
@@ -278,12 +284,16 @@ func (m *mapping) holds(off int64) bool {
 // addResident marks pages of m as being in memory, but for those whose truth is in the page
 // store.
 func (f *MappedFile) addResident(m *mapping, first, last int) {
-	if !f.writesStay || m.private {
+	if !f.writesStay {
 		m.resident.add(first, last)
 		return
 	}
 	f.store.mu.RLock()
 	defer f.store.mu.RUnlock()
+	if len(f.store.pages) == 0 {
+		m.resident.add(first, last)
+		return
+	}
 	for page := first; page <= last; page++ {
 		if _, ok := f.store.pages[m.offset/pageBytes+int64(page)]; !ok {
 			m.resident.add(page, page)
@@ -351,7 +361,7 @@ func (f *MappedFile) write(p []byte) (int, error) {
 
 // writeUnmapped is readUnmapped for a write.
 func (f *MappedFile) writeUnmapped(p []byte) (n int, err error, done bool) {
-	if f.mayStore && f.servesPosition() {
+	if f.mapsWritable && f.servesPosition() {
 		return 0, nil, false
 	}
 	f.filePos.RLock()
@@ -389,14 +399,16 @@ func (f *MappedFile) WriteString(s string) (int, error) {
 // writeHot stores p into one mapping if all of it was written before and no flush has to
 // follow: the fast path of WriteAt.
 func (f *MappedFile) writeHot(p []byte, off int64) bool {
-	if !f.mayStore || f.mfs.config.SyncMode == SyncImmediate {
+	if !f.mayStore {
 		return false
 	}
 	m := f.windows.at(off)
 	if m == nil || len(p) == 0 || !f.storeIn(m, p, off) {
 		return false
 	}
-	f.noteStore()
+	if !f.writesStay {
+		f.noteStore()
+	}
 	return true
 }
 
@@ -406,11 +418,7 @@ func (f *MappedFile) storeIn(m *mapping, p []byte, off int64) bool {
 	if !ok || !m.writable || !m.written.has(pageSpan(start, len(p))) {
 		return false
 	}
-	if !copyIn(m, start, p) {
-		f.copyFaulted(m, off, len(p))
-		return false
-	}
-	return true
+	return f.copyIn(m, start, p)
 }
 
 // writeAt is the slow path of WriteAt.
@@ -421,12 +429,17 @@ func (f *MappedFile) writeAt(p []byte, off int64) (int, error) {
 	if f.writesStay {
 		return f.writePrivate(p, off)
 	}
-	if len(p) == 0 || off < 0 || off > math.MaxInt64-int64(len(p)) || f.flag&os.O_APPEND != 0 {
-		n, err := f.file.WriteAt(p, off)
-		return n, offsetError(err, off)
+	if f.flag&os.O_APPEND != 0 {
+		return f.file.WriteAt(p, off)
+	}
+	if off < 0 {
+		return 0, ErrInvalidOffset
+	}
+	if len(p) == 0 || off > math.MaxInt64-int64(len(p)) {
+		return f.file.WriteAt(p, off)
 	}
 	head := 0
-	if f.mayStore {
+	if f.mapsWritable && f.flag&os.O_SYNC == 0 {
 		head = f.writeWindows(p, off)
 	}
 	n := 0
@@ -516,7 +529,7 @@ func (f *MappedFile) seek(offset int64, whence int) (int64, error) {
 			return target, nil
 		}
 		if offset > 0 && target < 0 {
-			return 0, offsetError(syscall.EINVAL, -1) // the sum is past the largest offset
+			return 0, because(syscall.EINVAL, ErrInvalidOffset) // the sum is past the largest offset
 		}
 	}
 	pos, err := f.file.Seek(target, whence)
@@ -548,18 +561,26 @@ func (f *MappedFile) Close() error {
 	if !f.closed.CompareAndSwap(false, true) {
 		return f.wrap("close", fs.ErrClosed)
 	}
-	globalSIGBUSHandler.Unregister(f)
 	f.mfs.forget(f)
+	if f.watched.Load() {
+		globalSIGBUSHandler.Unregister(f)
+	}
 	f.preloading.Wait()
-	flushErr := f.flushAtClose()
-	f.windows.releaseAll()
+	err := f.flushAtClose()
 	f.windows.mu.Lock()
-	f.descriptor.close()
+	f.windows.releaseAll()
+	err = join(err, f.descriptor.close())
 	f.descriptor = nil
+	if f.identity != nil {
+		f.mfs.mapped.Add(-1)
+	}
 	f.windows.mu.Unlock()
-	f.store.drop()
-	err := join(flushErr, f.file.Close())
-	return f.wrap("close", err)
+	if f.writesStay {
+		f.store.drop()
+	}
+	f.reading.Lock()
+	defer f.reading.Unlock()
+	return f.wrap("close", join(err, f.file.Close()))
 }
 
 // Stat returns what the wrapped file's Stat returns.
@@ -585,7 +606,7 @@ func (f *MappedFile) truncate(size int64) error {
 	if f.writesStay {
 		return errCopyOnWriteSize
 	}
-	f.windows.releaseAll()
+	f.unmap()
 	if err := f.file.Truncate(size); err != nil {
 		return err
 	}
@@ -593,8 +614,18 @@ func (f *MappedFile) truncate(size int64) error {
 	return f.wrote(0, 0)
 }
 
+// unmap takes the map away until it is next needed.
+func (f *MappedFile) unmap() {
+	f.windows.mu.Lock()
+	defer f.windows.mu.Unlock()
+	f.windows.releaseAll()
+	f.endExposure()
+}
+
 // Readdir reads the directory as the wrapped file does.
 func (f *MappedFile) Readdir(n int) ([]os.FileInfo, error) {
+	f.reading.Lock()
+	defer f.reading.Unlock()
 	if f.closed.Load() {
 		return nil, f.wrap("readdir", fs.ErrClosed)
 	}
@@ -604,6 +635,8 @@ func (f *MappedFile) Readdir(n int) ([]os.FileInfo, error) {
 
 // Readdirnames reads the directory as the wrapped file does.
 func (f *MappedFile) Readdirnames(n int) ([]string, error) {
+	f.reading.Lock()
+	defer f.reading.Unlock()
 	if f.closed.Load() {
 		return nil, f.wrap("readdir", fs.ErrClosed)
 	}
@@ -613,6 +646,8 @@ func (f *MappedFile) Readdirnames(n int) ([]string, error) {
 
 // ReadDir reads the directory as the wrapped file does.
 func (f *MappedFile) ReadDir(n int) ([]fs.DirEntry, error) {
+	f.reading.Lock()
+	defer f.reading.Unlock()
 	if f.closed.Load() {
 		return nil, f.wrap("readdir", fs.ErrClosed)
 	}
@@ -644,7 +679,8 @@ func (f *MappedFile) Data() []byte {
 		m.ungated.Store(true)
 	}
 	if m.writable && !m.private {
-		f.exposeStores()
+		f.unsynced.exposed.Store(true)
+		f.noteDirty()
 	}
 	limit := m.limit.Load()
 	return m.data[:limit:limit]

@@ -2,11 +2,14 @@ package memmapfs
 
 import (
 	"errors"
+	"io"
 	"io/fs"
+	"math"
 	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 )
 
 // mapping is one live map of a range of a file. It does not change once it is published,
@@ -44,9 +47,10 @@ type mapping struct {
 
 // addressRange is what remains of a mapping when the mapping itself is garbage.
 type addressRange struct {
-	data    []byte
-	revoked atomic.Bool // nothing is mapped there any more
-	exposed atomic.Bool // a slice of it was handed out by Data
+	data     []byte
+	exposed  atomic.Bool // a slice of it was handed out by Data
+	released atomic.Bool // that slice is no longer valid
+	revoked  atomic.Bool // nothing is mapped there any more
 }
 
 // tryMap maps the window in which off lies unless that is busy or fails, and reports success.
@@ -58,17 +62,15 @@ func (f *MappedFile) tryMap(off int64) bool {
 	}
 	defer f.windows.mu.Unlock()
 	w := &f.windows
+	calls := f.fileCalls.Load()
+	f.mapAt.Store(calls + callsBeforeWindow)
 	w.clock.Add(1)
 	if !w.pays(off) {
 		return false
 	}
 	_, err := f.mapWindowLocked(off, f.writesStay && w.size == wholeFile)
-	calls := f.fileCalls.Load()
-	switch {
-	case w.size == wholeFile || err != nil:
+	if w.size == wholeFile || err != nil {
 		f.mapAt.Store(2 * calls)
-	case len(w.live) < w.budget:
-		f.mapAt.Store(calls + callsBeforeWindow)
 	}
 	return err == nil
 }
@@ -104,7 +106,7 @@ func (f *MappedFile) mapWindowLocked(off int64, private bool) (*mapping, error) 
 	}
 	w := &f.windows
 	m, err := f.mapIndexLocked(off, size, info, private)
-	if err != nil && w.size == wholeFile && !w.any() && (sysIsShortage(err) || errors.Is(err, errTooLarge)) {
+	if w.size == wholeFile && !w.any() && (errors.Is(err, syscall.ENOMEM) || errors.Is(err, errTooLarge)) {
 		w.size = windowBytes(min(f.mfs.config.WindowSize, narrowWindow))
 		m, err = f.mapIndexLocked(off, size, info, private && !f.writesStay)
 	}
@@ -117,7 +119,7 @@ func (f *MappedFile) mapIndexLocked(off, size int64, info os.FileInfo, private b
 		off = 0
 	}
 	if off >= size {
-		return nil, ErrNotMapped
+		return nil, io.EOF
 	}
 	index := off / w.size
 	offset := index * w.size
@@ -154,31 +156,40 @@ func (f *MappedFile) mapIndexLocked(off, size int64, info os.FileInfo, private b
 	}
 	if f.identity == nil {
 		f.identity = info
+		f.mfs.mapped.Add(1)
 		f.mfs.startAgeing()
 	}
 	f.settleDescriptor(m)
 	return m, nil
 }
 
-// mapRange maps [off, off+n) for one View.
+// mapRange maps [off, off+n) for one View, all of it: if the file has shrunk meanwhile, the access
+// faults.
 func (f *MappedFile) mapRange(off, n int64) (*mapping, error) {
 	f.windows.mu.Lock()
 	defer f.windows.mu.Unlock()
 	if f.closed.Load() {
 		return nil, fs.ErrClosed
 	}
-	size, info, err := f.mappableSize()
+	_, info, err := f.mappableSize()
 	if err != nil {
 		return nil, err
 	}
 	offset := off - off%pageBytes
-	m, err := f.newMapping(offset, min(roundUp(off+n-offset), size-offset), info, f.writesStay)
+	m, err := f.newMapping(offset, off+n-offset, info, f.writesStay)
 	if err != nil {
 		return nil, err
 	}
-	if f.writesStay && (!f.copyPrivate(m) || system.protect(m.data) != nil) {
-		m.release()
-		return nil, ErrSIGBUS
+	if f.writesStay {
+		if !f.copyPrivate(m) {
+			err = ErrSIGBUS
+		} else if err = system.protect(m.data); err != nil {
+			err = notMapped(err)
+		}
+		if err != nil {
+			m.release()
+			return nil, err
+		}
 	}
 	m.pin()
 	m.release() // with the unpin
@@ -206,10 +217,10 @@ var errTooLarge = errors.New("too large for the address space")
 
 // newMapping maps [offset, offset+length) of the file. The caller holds f.windows.mu.
 func (f *MappedFile) newMapping(offset, length int64, info os.FileInfo, private bool) (*mapping, error) {
-	pages := roundUp(length)
-	if int64(int(pages)) != pages {
+	if length > math.MaxInt-pageBytes {
 		return nil, notMapped(errTooLarge)
 	}
+	pages := roundUp(length)
 	flags := 0
 	switch {
 	case private:
@@ -232,6 +243,12 @@ func (f *MappedFile) newMapping(offset, length int64, info os.FileInfo, private 
 	}
 	var data []byte
 	mapFile := func(fd uintptr) (err error) {
+		if flags&mapPrivate != 0 && !f.coherent {
+			if err := checkCoherent(fd, offset); err != nil {
+				return err
+			}
+			f.coherent = true
+		}
 		data, err = system.mapFile(fd, offset, int(pages), flags)
 		return err
 	}
@@ -262,9 +279,19 @@ func (f *MappedFile) newMapping(offset, length int64, info os.FileInfo, private 
 	return m, nil
 }
 
+// checkCoherent fails if the file refuses a shared map. A private one it may grant all the same,
+// but that shows a page cache which read(2) does not use (FUSE with direct I/O).
+func checkCoherent(fd uintptr, offset int64) error {
+	data, err := system.mapFile(fd, offset, int(pageBytes), 0)
+	if err == nil {
+		system.unmap(data)
+	}
+	return err
+}
+
 // settleDescriptor decides whether the descriptor is needed any longer: for other windows, for
 // the modification time of a map that is stored to, or because it costs nothing. If it is
-// not, its last service is to tell which pages are in memory, as far as that is cheap.
+// not, its last service is to tell whether this process may know which pages are in memory.
 func (f *MappedFile) settleDescriptor(m *mapping) {
 	if f.mfs.config.PopulatePages && sysPopulateFlag != 0 {
 		f.addResident(m, 0, pagesIn(m.limit.Load())-1)
@@ -273,20 +300,13 @@ func (f *MappedFile) settleDescriptor(m *mapping) {
 		m.descriptor = f.descriptor
 		return
 	}
-	length := min(m.limit.Load(), probeAtMap)
-	cached, err := f.descriptor.cachedPages(0, length)
+	_, err := f.descriptor.cachedPages(0, pageBytes)
 	m.tellsResidency = err == nil
-	if pages := pagesIn(length); err == nil && cached >= int64(pages) {
-		f.addResident(m, 0, pages-1)
-	}
 	f.dropDescriptor()
 }
 
-// probeAtMap is the most bytes whose residency is asked for when a file is mapped.
-const probeAtMap = 64 << 20
-
 func (f *MappedFile) dropDescriptor() {
-	f.descriptor.close()
+	f.keepSyncError(f.descriptor.close())
 	f.descriptor = nil
 }
 
@@ -368,9 +388,16 @@ func (m *mapping) release() {
 		return
 	}
 	m.released = true
+	m.mapped.released.Store(true)
 	if m.pins == 0 {
 		m.revoke()
 	}
+}
+
+func (m *mapping) isReleased() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.released
 }
 
 // revoke makes every access to the mapping fault; the caller holds m.mu.
@@ -422,7 +449,7 @@ func giveBack(r *addressRange) {
 	switch {
 	case !r.exposed.Load():
 		system.unmap(r.data)
-	case r.revoked.Load():
+	case r.released.Load() && (r.revoked.Load() || system.revoke(r.data) == nil):
 		quarantine.add(r.data)
 	}
 }

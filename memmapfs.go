@@ -32,6 +32,7 @@ type MemMapFS struct {
 
 	closed  atomic.Bool
 	flusher flusher
+	mapped  atomic.Int64 // open files that were ever mapped
 
 	mu     sync.Mutex // guards the fields below; no lock is taken under it
 	open   []weak.Pointer[MappedFile]
@@ -116,7 +117,8 @@ func (mfs *MemMapFS) newFile(file absfs.File, flag int) (*MappedFile, error) {
 		}
 	}
 	f.mapsWritable = mode == ModeReadWrite && flag&accessMode == os.O_RDWR
-	f.mayStore = f.mapsWritable && flag&(os.O_APPEND|os.O_SYNC) == 0
+	f.mayStore = flag&(os.O_APPEND|os.O_SYNC) == 0 &&
+		(f.writesStay || f.mapsWritable && mfs.config.SyncMode != SyncImmediate)
 	if flag&os.O_TRUNC != 0 {
 		mfs.shrunk(file)
 	}
@@ -158,7 +160,9 @@ func (mfs *MemMapFS) remember(f *MappedFile) bool {
 
 // forget takes f, which is being closed, out of the open files.
 func (mfs *MemMapFS) forget(f *MappedFile) {
-	mfs.flusher.remove(f)
+	if f.unsynced.queued.Load() {
+		mfs.flusher.remove(f)
+	}
 	mfs.mu.Lock()
 	defer mfs.mu.Unlock()
 	last := len(mfs.open) - 1
@@ -185,27 +189,39 @@ func (mfs *MemMapFS) files() []*MappedFile {
 	return files
 }
 
-// shrunk tells the other handles of file that it may have become smaller.
-func (mfs *MemMapFS) shrunk(file absfs.File) {
-	info, err := file.Stat()
-	if err != nil {
-		return
+// eachMap calls fn for every open file that was ever mapped and is the one at name, with what
+// describes it now. The caller of fn holds the file's windows.mu.
+func (mfs *MemMapFS) eachMap(name string, fn func(f *MappedFile, info os.FileInfo)) {
+	if mfs.mapped.Load() > 0 {
+		if info, err := mfs.base.Stat(name); err == nil {
+			mfs.eachMapOf(info, fn)
+		}
 	}
-	mfs.shrunkTo(info)
 }
 
-func (mfs *MemMapFS) shrunkTo(info os.FileInfo) {
+func (mfs *MemMapFS) eachMapOf(info os.FileInfo, fn func(f *MappedFile, info os.FileInfo)) {
 	for _, f := range mfs.files() {
-		if !f.windows.any() {
-			continue
-		}
 		f.windows.mu.Lock()
 		if f.identity != nil && os.SameFile(f.identity, info) {
-			for _, m := range f.windows.live {
-				m.lower(info.Size())
-			}
+			fn(f, info)
 		}
 		f.windows.mu.Unlock()
+	}
+}
+
+// shrunk tells the maps of file, by all its handles, that it may have become smaller.
+func (mfs *MemMapFS) shrunk(file absfs.File) {
+	if mfs.mapped.Load() > 0 {
+		if info, err := file.Stat(); err == nil {
+			mfs.eachMapOf(info, lowerLimits)
+		}
+	}
+}
+
+// lowerLimits keeps a file's maps from being used past the end of the file.
+func lowerLimits(f *MappedFile, info os.FileInfo) {
+	for _, m := range f.windows.live {
+		m.lower(info.Size())
 	}
 }
 
@@ -271,9 +287,7 @@ func (mfs *MemMapFS) Truncate(name string, size int64) error {
 	if err := mfs.base.Truncate(name, size); err != nil {
 		return err
 	}
-	if info, err := mfs.base.Stat(name); err == nil {
-		mfs.shrunkTo(info)
-	}
+	mfs.eachMap(name, lowerLimits)
 	return nil
 }
 
@@ -317,9 +331,14 @@ func (mfs *MemMapFS) Chmod(name string, mode os.FileMode) error { return mfs.bas
 // Chown changes the owner and group of a file.
 func (mfs *MemMapFS) Chown(name string, uid, gid int) error { return mfs.base.Chown(name, uid, gid) }
 
-// Chtimes changes the access and modification times of a file.
+// Chtimes changes the access and modification times of a file. Bytes that were stored through a
+// map before do not change them again.
 func (mfs *MemMapFS) Chtimes(name string, atime, mtime time.Time) error {
-	return mfs.base.Chtimes(name, atime, mtime)
+	if err := mfs.base.Chtimes(name, atime, mtime); err != nil {
+		return err
+	}
+	mfs.eachMap(name, func(f *MappedFile, _ os.FileInfo) { f.unsynced.stored.Store(false) })
+	return nil
 }
 
 // ReadDir returns the entries of a directory.

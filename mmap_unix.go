@@ -60,8 +60,13 @@ func sysAdvise(data []byte, advice int) error { return unix.Madvise(data, advice
 // sysProtect makes a map read-only.
 func sysProtect(data []byte) error { return unix.Mprotect(data, unix.PROT_READ) }
 
-// sysIsShortage reports whether err says that something has run out, which may change.
+// sysIsShortage reports whether err says that something has run out, or an offset was too large,
+// which may change.
 func sysIsShortage(err error) bool {
-	return errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.EAGAIN) ||
-		errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
+	for _, shortage := range []error{unix.ENOMEM, unix.EAGAIN, unix.EMFILE, unix.ENFILE, unix.EOVERFLOW} {
+		if errors.Is(err, shortage) {
+			return true
+		}
+	}
+	return false
 }

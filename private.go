@@ -2,6 +2,7 @@ package memmapfs
 
 import (
 	"io"
+	"io/fs"
 	"os"
 	"sync"
 )
@@ -68,11 +69,11 @@ func (f *MappedFile) writePrivateHead(p []byte, off, size int64) (int, error) {
 			return f.storePrivate(m, p[:n], off)
 		}
 	}
-	n := int(min(int64(len(p)), pageBytes-off%pageBytes))
-	return n, f.storePage(p[:n], off)
+	return f.storePage(p[:min(int64(len(p)), pageBytes-off%pageBytes)], off)
 }
 
-// storePrivate stores p into a private map.
+// storePrivate stores p into a private map. What the map does not take goes to the page store:
+// a map of a file in tmpfs needs space on the disk for a hole that is only read.
 func (f *MappedFile) storePrivate(m *mapping, p []byte, off int64) (int, error) {
 	start := off - m.offset
 	first, last := pageSpan(start, len(p))
@@ -82,20 +83,22 @@ func (f *MappedFile) storePrivate(m *mapping, p []byte, off int64) (int, error) 
 			f.file.ReadAt(b[:], m.offset+int64(page)*pageBytes)
 		}
 	}
-	if !copyIn(m, start, p) {
-		f.copyFaulted(m, off, len(p))
-		if !m.holds(off + int64(len(p)) - 1) {
-			return 0, errCopyOnWriteSize
-		}
-		return 0, ErrSIGBUS
+	if f.copyIn(m, start, p) {
+		m.written.add(first, last)
+		m.resident.add(first, last)
+		return len(p), nil
 	}
-	m.written.add(first, last)
-	m.resident.add(first, last)
-	return len(p), nil
+	switch {
+	case f.closed.Load():
+		return 0, fs.ErrClosed
+	case !m.holds(off + int64(len(p)) - 1):
+		return 0, errCopyOnWriteSize
+	}
+	return f.storePage(p[:min(int64(len(p)), pageBytes-off%pageBytes)], off)
 }
 
 // storePage writes p, which lies in one page, to the page store.
-func (f *MappedFile) storePage(p []byte, off int64) error {
+func (f *MappedFile) storePage(p []byte, off int64) (int, error) {
 	index := off / pageBytes
 	f.store.mu.Lock()
 	defer f.store.mu.Unlock()
@@ -104,7 +107,7 @@ func (f *MappedFile) storePage(p []byte, off int64) error {
 		page = make([]byte, pageBytes)
 		if int64(len(p)) < pageBytes {
 			if _, err := f.file.ReadAt(page, index*pageBytes); err != nil && err != io.EOF {
-				return err
+				return 0, err
 			}
 		}
 		if f.store.pages == nil {
@@ -112,14 +115,16 @@ func (f *MappedFile) storePage(p []byte, off int64) error {
 		}
 		f.store.pages[index] = page
 	}
-	copy(page[off%pageBytes:], p)
+	if !copyGuarded(page[off%pageBytes:], p) {
+		return 0, errBadBuffer
+	}
 	// Whoever marks a page as resident looks at the store under its lock first: from here on
 	// no window serves this page.
 	if m := f.windows.at(off); m != nil {
 		at := int((off - m.offset) / pageBytes)
 		m.resident.remove(at, at)
 	}
-	return nil
+	return len(p), nil
 }
 
 // overlay puts the private bytes of [off, off+len(p)) over p, which holds the file's. It
@@ -149,10 +154,8 @@ func (f *MappedFile) overlayMapped(p []byte, off int64, m *mapping, start int64,
 		next := min(end, start-start%pageBytes+pageBytes)
 		if page := int(start / pageBytes); m.ungated.Load() || m.written.has(page, page) {
 			b := buffer[:next-start]
-			if copyOut(b, m, start) {
+			if f.copyOut(b, m, start) {
 				copy(p[m.offset+start-off:], b)
-			} else {
-				f.copyFaulted(m, m.offset+start, len(b))
 			}
 		}
 		start = next
@@ -168,7 +171,7 @@ func (f *MappedFile) copyStored(m *mapping) (copied []int64, ok bool) {
 		if at < 0 || at >= int64(pagesIn(int64(len(m.data)))) {
 			continue
 		}
-		if !copyIn(m, at*pageBytes, page) {
+		if !f.copyIn(m, at*pageBytes, page) {
 			return nil, false
 		}
 		m.written.add(int(at), int(at))
@@ -187,7 +190,7 @@ func (f *MappedFile) copyPrivate(m *mapping) bool {
 	f.windows.over(m.offset, len(m.data), func(old *mapping, start int64, n int) {
 		for end := start + int64(n); start < end && old.private; start += pageBytes {
 			b := page[:min(pageBytes, end-start)]
-			ok = ok && copyOut(b, old, start) && copyIn(m, old.offset+start-m.offset, b)
+			ok = ok && f.copyOut(b, old, start) && f.copyIn(m, old.offset+start-m.offset, b)
 		}
 	})
 	return ok

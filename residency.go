@@ -96,12 +96,21 @@ func (s *pageSet) clear() {
 	}
 }
 
+// count returns the number of pages in the chunk that are in the set.
+func (s *pageSet) count(chunk int) int {
+	n := 0
+	for word := chunk * chunkWords; word < (chunk+1)*chunkWords && word < len(s.words); word++ {
+		n += bits.OnesCount64(s.words[word].Load())
+	}
+	return n
+}
+
 // probe learns from the kernel which of the map's pages from first to last are in memory,
-// and passes them to found. It asks once for each chunk between two ageings; pages that
-// were cold then become known when they are read through the file.
+// and passes them to found. It asks about a chunk once between two ageings, and only after
+// enough of its pages were read through the file: the answer costs as much as many reads.
 func (m *mapping) probe(first, last int, found func(first, last int)) {
 	for chunk := first / chunkPages; chunk <= last/chunkPages; chunk++ {
-		if m.probed.has(chunk, chunk) {
+		if m.probed.has(chunk, chunk) || m.resident.count(chunk) < readsBeforeProbe {
 			continue
 		}
 		m.probed.add(chunk, chunk)
@@ -112,6 +121,10 @@ func (m *mapping) probe(first, last int, found func(first, last int)) {
 		}
 	}
 }
+
+// readsBeforeProbe is the number of pages of a chunk that are read through the file before the
+// kernel is asked about the others.
+const readsBeforeProbe = 8
 
 // probeChunk passes on the pages of [start, end) that the kernel reports to be in memory. The
 // count of cached pages is the cheap question and decides where it is all or nothing; the

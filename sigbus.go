@@ -28,13 +28,31 @@ func faultAddress(r any) (address uintptr, isFault bool) {
 	return 0, err.Error() == "runtime error: invalid memory address or nil pointer dereference"
 }
 
-// caught ends the guard after a copy: it returns if r is a fault and passes r on if not.
-func caught(r any, before bool) {
+// copyFaulted ends the guard of a copy of n bytes from or to the map's start, which has failed
+// with r: a fault is noted if it was in the map, and everything else goes on.
+func (f *MappedFile) copyFaulted(r any, before bool, m *mapping, start int64, n int) {
 	debug.SetPanicOnFault(before)
-	if _, isFault := faultAddress(r); !isFault {
+	address, isFault := faultAddress(r)
+	if !isFault {
 		panic(r)
 	}
+	if address != 0 && !m.contains(address) {
+		return // the caller's own slice, of which the wrapped file will complain
+	}
+	first, last := pageSpan(start, n)
+	m.resident.remove(first, last)
+	if !m.private {
+		m.written.remove(first, last)
+	}
+	f.noteFault(m, fmt.Errorf("%w (in %d bytes at offset %d)", ErrSIGBUS, n, m.offset+start))
 }
+
+// contains reports whether an address is in the map.
+func (m *mapping) contains(address uintptr) bool {
+	return address-m.address() < uintptr(len(m.data))
+}
+
+func (m *mapping) address() uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(m.data))) }
 
 // View calls fn with the n bytes of the file from off on, without copying them, and returns
 // what fn returns. It is the safe form of Data: the bytes stay in place until fn returns,
@@ -81,7 +99,8 @@ func (f *MappedFile) view(off, n int64, fn func(b []byte) error) (fnErr, err err
 	}
 	defer m.unpin()
 	if m.writable && !m.private {
-		defer f.noteStore()
+		f.beginView()
+		defer f.endView()
 	}
 	return f.guard(m, start, n, fn)
 }
@@ -105,9 +124,7 @@ func (f *MappedFile) pinRange(off, n int64) (m *mapping, start int64, err error)
 		return nil, 0, fmt.Errorf("%w: %d bytes do not fit the address space", ErrNotMapped, n)
 	}
 	if f.windows.fits(off, n) {
-		if _, err := f.mapWindow(off, f.writesStay && f.windows.mapsWhole()); err != nil {
-			return nil, 0, err
-		}
+		f.mapWindow(off, f.writesStay && f.windows.mapsWhole())
 		if m, start := f.pinLive(off, int(n)); m != nil {
 			return m, start, nil
 		}
@@ -153,9 +170,8 @@ func (f *MappedFile) guard(m *mapping, start, n int64, fn func(b []byte) error) 
 		if !ours {
 			panic(r)
 		}
-		fault := fmt.Errorf("%w (at offset %d)", ErrSIGBUS, offset)
-		f.noteFault(m, fault)
-		fnErr, err = nil, fault
+		fnErr, err = nil, fmt.Errorf("%w (at offset %d)", ErrSIGBUS, offset)
+		f.noteFault(m, err)
 	}()
 	fnErr = fn(m.data[start : start+n : start+n])
 	done = true
@@ -170,21 +186,46 @@ func (m *mapping) faultIn(r any, start, n int64) (offset int64, ours bool) {
 		return 0, false
 	}
 	if address != 0 {
-		at := int64(address) - int64(uintptr(unsafe.Pointer(unsafe.SliceData(m.data))))
-		return m.offset + at, at >= start && at < start+n
+		at := int64(address - m.address())
+		return m.offset + at, m.contains(address) && at >= start && at < start+n
 	}
-	var b [1]byte
 	for at := start; at < start+n; at = at - at%pageBytes + pageBytes {
-		if !copyOut(b[:], m, at) {
+		if !readable(&m.data[at]) {
 			return m.offset + at, true
 		}
 	}
 	return 0, false
 }
 
-// noteFault records a fault for the SIGBUS handler, and stops the map from being used
-// where the file has ended.
+// readable reports whether a byte can be read without a fault.
+func readable(b *byte) bool {
+	var probe [1]byte
+	return copyGuarded(probe[:], unsafe.Slice(b, 1))
+}
+
+// copyGuarded copies between slices of which the caller's own may fault.
+func copyGuarded(to, from []byte) (ok bool) {
+	before := debug.SetPanicOnFault(true)
+	defer func() {
+		debug.SetPanicOnFault(before)
+		if !ok {
+			if r := recover(); r != nil {
+				if _, isFault := faultAddress(r); !isFault {
+					panic(r)
+				}
+			}
+		}
+	}()
+	copy(to, from)
+	return true
+}
+
+// noteFault records a fault for the SIGBUS handler, and stops the map from being used where
+// the file has ended. That the map was taken away during an access is no fault of the file.
 func (f *MappedFile) noteFault(m *mapping, fault error) {
+	if m.isReleased() {
+		return
+	}
 	if info, err := f.file.Stat(); err == nil {
 		m.lower(info.Size())
 	}
@@ -195,17 +236,6 @@ func (f *MappedFile) noteFault(m *mapping, fault error) {
 	defer f.faultMu.Unlock()
 	f.faults = append(f.faults, fault)
 	f.faultsPending.Store(true)
-}
-
-// copyFaulted is noteFault for a copy of n bytes from or to off. Its pages are no longer
-// known to be in memory.
-func (f *MappedFile) copyFaulted(m *mapping, off int64, n int) {
-	first, last := pageSpan(off-m.offset, n)
-	m.resident.remove(first, last)
-	if !m.private {
-		m.written.remove(first, last)
-	}
-	f.noteFault(m, fmt.Errorf("%w (in %d bytes at offset %d)", ErrSIGBUS, n, off))
 }
 
 // deliverFaults runs the handler's callbacks for the faults noted; the caller holds no lock.
@@ -254,7 +284,7 @@ func (f *MappedFile) remap() error {
 		f.windows.each(func(m *mapping) { m.lower(info.Size()); m.raise(info.Size()) })
 		return nil
 	}
-	f.windows.releaseAll()
+	f.unmap()
 	return nil
 }
 
@@ -297,6 +327,7 @@ func (h *SIGBUSHandler) Disable() {
 func (h *SIGBUSHandler) Register(mf *MappedFile) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	mf.watched.Store(true)
 	if !mf.closed.Load() {
 		h.files[mf] = struct{}{}
 	}

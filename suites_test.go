@@ -13,7 +13,6 @@ import (
 
 	"github.com/absfs/absfs"
 	"github.com/absfs/fstesting"
-	"github.com/absfs/memfs"
 	"github.com/absfs/memmapfs"
 	"github.com/absfs/osfs"
 )
@@ -23,38 +22,47 @@ import (
 // to the file until a map pays, and once with the map made before the first read.
 func TestReader(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
-		dir := testDir(t)
-		overOS, overMemory := m.overOS(t), m.overMemory(t)
-		for _, size := range []int{0, 1, 4095, 4096, 4097, 100_000} {
-			data := content(size)
-			onDisk := writeFile(t, dir, fmt.Sprint(size), data)
-			inMemory := fmt.Sprintf("/%d", size)
-			file, err := overMemory.Create(inMemory)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := file.Write(data); err != nil {
-				t.Fatal(err)
-			}
-			file.Close()
-
-			for _, forced := range []bool{false, true} {
-				test := func(fileSystem absfs.FileSystem, name string) func(t *testing.T) {
-					return func(t *testing.T) {
-						file := mustOpen(t, fileSystem, name, os.O_RDONLY)
+		sizes := []int{0, 1, 4095, 4096, 4097, 100_000}
+		check := func(t *testing.T, fileSystem absfs.FileSystem, name func(size int) string) {
+			for _, size := range sizes {
+				for _, forced := range []bool{false, true} {
+					t.Run(fmt.Sprintf("%d bytes, map forced %v", size, forced), func(t *testing.T) {
+						file := mustOpen(t, fileSystem, name(size), os.O_RDONLY)
 						if forced {
 							forceMap(file)
 						}
-						if err := iotest.TestReader(file, data); err != nil {
+						if err := iotest.TestReader(file, content(size)); err != nil {
 							t.Error(err)
 						}
-					}
+					})
 				}
-				t.Run(fmt.Sprintf("%d bytes, map forced %v", size, forced), test(overOS, onDisk))
-				t.Run(fmt.Sprintf("%d bytes in memory, map forced %v", size, forced), test(overMemory, inMemory))
 			}
 		}
+		t.Run("over osfs", func(t *testing.T) {
+			dir := testDir(t)
+			check(t, m.overOS(t), func(size int) string { return writeFile(t, dir, fmt.Sprint(size), content(size)) })
+		})
+		t.Run("over memfs", func(t *testing.T) {
+			memory := m.overMemory(t)
+			check(t, memory, func(size int) string { return createFile(t, memory, fmt.Sprintf("/%d", size), content(size)) })
+		})
 	})
+}
+
+// createFile makes a file through the filesystem itself, and returns its name.
+func createFile(t testing.TB, fileSystem absfs.FileSystem, name string, data []byte) string {
+	t.Helper()
+	file, err := fileSystem.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := file.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return name
 }
 
 // Catches a Sub whose files bypass the mapping layer, and directories and files that break the rules of
@@ -159,11 +167,7 @@ func TestWrapperSuite(t *testing.T) {
 			suite.Run(t)
 		})
 		t.Run("over memfs", func(t *testing.T) {
-			memory, err := memfs.NewFS()
-			if err != nil {
-				t.Fatal(err)
-			}
-			suite := fstesting.WrapperSuite{Name: "memmapfs " + m.name, BaseFS: memory, Factory: wrap}
+			suite := fstesting.WrapperSuite{Name: "memmapfs " + m.name, BaseFS: memoryFileSystem(t), Factory: wrap}
 			suite.Run(t)
 		})
 	})

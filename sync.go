@@ -2,6 +2,7 @@ package memmapfs
 
 import (
 	"io/fs"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -9,11 +10,16 @@ import (
 
 // unsyncedBytes is what a file knows of writes that are not durable yet.
 type unsyncedBytes struct {
-	dirty   atomic.Bool // written since the last flush began
-	stored  atomic.Bool // stored through the map since the modification time was last moved
-	exposed atomic.Bool // Data has handed out bytes that may be stored to unseen
+	dirty  atomic.Bool // written since the last flush began
+	stored atomic.Bool // stored through the map since the modification time was last moved
+	queued atomic.Bool // for a flush in the background, at some time
 
-	flushing sync.Mutex // held during a background flush and by Close; before all other locks
+	exposed atomic.Bool  // Data has handed out bytes that may be stored to unseen
+	views   atomic.Int32 // Views that are running and may store unseen
+
+	// flushing is held for reading by Sync, and for writing by a flush in the background and by
+	// Close, so that Sync finds the error of a flush before it. It comes before all other locks.
+	flushing sync.RWMutex
 
 	mu  sync.Mutex // guards err; no lock is taken under it
 	err error      // of a background flush, not reported yet
@@ -37,10 +43,23 @@ func (f *MappedFile) noteDirty() {
 	}
 }
 
-// exposeStores takes note that from here on bytes may be stored without notice.
-func (f *MappedFile) exposeStores() {
-	f.unsynced.exposed.Store(true)
+// beginView takes note that from here on bytes may be stored without notice.
+func (f *MappedFile) beginView() {
+	f.unsynced.views.Add(1)
 	f.noteDirty()
+}
+
+func (f *MappedFile) endView() {
+	f.unsynced.views.Add(-1)
+	f.noteStore()
+}
+
+// endExposure takes note that slices from Data are gone, through which bytes may have been stored.
+func (f *MappedFile) endExposure() {
+	if f.unsynced.exposed.Load() {
+		f.unsynced.exposed.Store(false)
+		f.noteDirty()
+	}
 }
 
 // wrote does what the SyncMode asks for after n bytes at off were written; with n of 0 it is
@@ -48,7 +67,7 @@ func (f *MappedFile) exposeStores() {
 func (f *MappedFile) wrote(off int64, n int) error {
 	switch f.mfs.config.SyncMode {
 	case SyncImmediate:
-		return f.flushRange(off, int64(n))
+		return f.unlessUnsyncable(f.flushRange(off, int64(n)))
 	case SyncPeriodic, SyncLazy:
 		f.noteDirty()
 	}
@@ -62,6 +81,8 @@ func (f *MappedFile) Sync() error {
 	if f.closed.Load() {
 		return f.wrap("sync", fs.ErrClosed)
 	}
+	f.unsynced.flushing.RLock()
+	defer f.unsynced.flushing.RUnlock()
 	return f.wrap("sync", join(f.takeSyncError(), f.flush()))
 }
 
@@ -103,7 +124,7 @@ func (f *MappedFile) flush() error {
 		})
 	}
 	if err = join(err, f.file.Sync()); err != nil {
-		f.unsynced.dirty.Store(true)
+		f.noteDirty()
 	}
 	return err
 }
@@ -118,19 +139,24 @@ func (f *MappedFile) moveModTime() {
 	}
 }
 
-// flushRange flushes just the range if a ranged flush is durable here and shared maps hold
-// all of it, and otherwise the file.
+// flushRange flushes just the range if a ranged flush is durable here and writable maps hold
+// all of it, and otherwise the file. A map made from a descriptor that was opened read-only
+// will not do: msync(2) ignores it on Linux, as it ignores private maps.
 func (f *MappedFile) flushRange(off, n int64) error {
-	if !sysSyncMapIsDurable || n == 0 {
+	if !sysSyncMapIsDurable || n == 0 || n > math.MaxInt64-off {
 		return f.flush()
 	}
 	for end := off + n; off < end; {
 		m := f.windows.at(off)
-		if m == nil || m.private || !m.holds(off) || !m.pin() {
+		if m == nil || !m.writable || m.private || !m.pin() {
 			return f.flush()
 		}
 		start := off - m.offset
 		stop := min(end-m.offset, m.limit.Load())
+		if stop <= start {
+			m.unpin()
+			return f.flush()
+		}
 		first := start - start%pageBytes
 		err := system.syncMap(m.data[first:stop])
 		m.unpin()
@@ -144,11 +170,14 @@ func (f *MappedFile) flushRange(off, n int64) error {
 
 // flushAtClose makes durable what the SyncMode promises by the time of Close; f.closed is set.
 func (f *MappedFile) flushAtClose() error {
+	if !f.unsynced.queued.Load() && !f.awaitsFlush() && !f.unsynced.stored.Load() {
+		return nil
+	}
 	f.unsynced.flushing.Lock()
 	defer f.unsynced.flushing.Unlock()
 	err := f.takeSyncError()
 	if f.mfs.config.SyncMode != SyncNever && f.awaitsFlush() {
-		return join(err, f.flush())
+		return join(err, f.unlessUnsyncable(f.flush()))
 	}
 	f.moveModTime()
 	return err
@@ -161,18 +190,35 @@ func (f *MappedFile) flushBehind() error {
 	if f.closed.Load() || !f.awaitsFlush() {
 		return nil
 	}
-	err := f.flush()
+	err := f.unlessUnsyncable(f.flush())
+	f.keepSyncError(err)
+	return err
+}
+
+// unlessUnsyncable drops the error of a flush that nobody asked for if the file is not regular:
+// pipes and devices have nothing to flush, and refuse to.
+func (f *MappedFile) unlessUnsyncable(err error) error {
 	if err != nil {
-		f.unsynced.mu.Lock()
-		defer f.unsynced.mu.Unlock()
-		f.unsynced.err = err
+		if info, statErr := f.file.Stat(); statErr == nil && !info.Mode().IsRegular() {
+			return nil
+		}
 	}
 	return err
 }
 
+// keepSyncError leaves err to the next Sync or Close.
+func (f *MappedFile) keepSyncError(err error) {
+	if err != nil {
+		f.unsynced.queued.Store(true)
+		f.unsynced.mu.Lock()
+		defer f.unsynced.mu.Unlock()
+		f.unsynced.err = err
+	}
+}
+
 // awaitsFlush reports whether there may be bytes that no flush has covered.
 func (f *MappedFile) awaitsFlush() bool {
-	return f.unsynced.dirty.Load() || f.unsynced.exposed.Load()
+	return f.unsynced.dirty.Load() || f.unsynced.exposed.Load() || f.unsynced.views.Load() > 0
 }
 
 // takeSyncError returns the error of a background flush, once.
@@ -190,28 +236,30 @@ type flusher struct {
 	mu      sync.Mutex // guards the fields below; no lock is taken under it
 	waiting map[*MappedFile]struct{}
 	timer   *time.Timer
+	round   int // of the timer; one that fires in a later round was stopped too late
 	due     time.Time
-	running sync.WaitGroup // one for the timer and the flush it starts
+	running sync.WaitGroup // one for each timer and the flush it starts
 }
 
 // add has f flushed after delay.
 func (b *flusher) add(f *MappedFile, delay time.Duration) {
+	f.unsynced.queued.Store(true)
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	if b.waiting == nil {
 		b.waiting = make(map[*MappedFile]struct{})
 	}
 	b.waiting[f] = struct{}{}
-	due := time.Now().Add(delay)
-	if b.timer != nil {
-		if !due.Before(b.due) {
-			return
-		}
+	if due := time.Now().Add(delay); b.timer == nil || due.Before(b.due) {
 		b.stop()
+		b.due = due
+		b.running.Add(1)
+		round := b.round
+		b.timer = time.AfterFunc(delay, func() { b.flush(round) })
 	}
-	b.due = due
-	b.running.Add(1)
-	b.timer = time.AfterFunc(delay, b.flush)
+	b.mu.Unlock()
+	if f.closed.Load() {
+		b.remove(f) // Close may have done so before f was added
+	}
 }
 
 // stop ends the timer; the caller holds b.mu.
@@ -220,6 +268,7 @@ func (b *flusher) stop() {
 		b.running.Done()
 	}
 	b.timer = nil
+	b.round++
 }
 
 // remove takes f out, and the timer away with the last file.
@@ -232,9 +281,13 @@ func (b *flusher) remove(f *MappedFile) {
 	}
 }
 
-func (b *flusher) flush() {
+func (b *flusher) flush(round int) {
 	defer b.running.Done()
 	b.mu.Lock()
+	if round != b.round {
+		b.mu.Unlock()
+		return
+	}
 	files := b.waiting
 	b.waiting = nil
 	b.timer = nil
@@ -245,9 +298,6 @@ func (b *flusher) flush() {
 		}
 		if f.mfs.config.SyncMode == SyncPeriodic && f.awaitsFlush() {
 			b.add(f, f.mfs.config.SyncInterval)
-			if f.closed.Load() {
-				b.remove(f) // Close may have removed it before it was added
-			}
 		}
 	}
 }

@@ -47,20 +47,20 @@ func pageSpan(start int64, n int) (first, last int) {
 type windows struct {
 	whole   atomic.Pointer[mapping]        // the only one, if size is wholeFile
 	buckets atomic.Pointer[[]windowBucket] // the others, by index
-	clock   atomic.Uint64                  // moves with every call that finds no window
+	clock   atomic.Uint64                  // moves with every look for a missing window to map
 
 	mu     sync.Mutex // guards the fields below and all changes; mapping.mu is taken under it
 	size   int64      // bytes of the file per window; fixed once a window is mapped
 	budget int        // windows mapped at a time
 	live   []*mapping
-	kept   []*mapping       // no longer looked up, but Data has handed out their bytes
-	wanted [16]wantedWindow // by index
+	kept   []*mapping     // no longer looked up, but Data has handed out their bytes
+	wanted []wantedWindow // by index
 }
 
-// wantedWindow counts the calls that lately found the window of an index missing.
+// wantedWindow counts the looks that lately found the window of an index missing.
 type wantedWindow struct {
 	index int64
-	calls int
+	looks int
 }
 
 // any reports whether something is mapped.
@@ -120,20 +120,27 @@ func (w *windows) pays(off int64) bool {
 		return true
 	}
 	index := off / w.size
+	if w.wanted == nil {
+		w.wanted = make([]wantedWindow, 16)
+	}
 	wanted := &w.wanted[index%int64(len(w.wanted))]
 	if wanted.index != index {
 		*wanted = wantedWindow{index: index}
 	}
-	if wanted.calls++; wanted.calls < callsBeforeWindow {
+	if wanted.looks++; wanted.looks < looksBeforeSwap {
 		return false
 	}
 	victim := w.leastUsed()
-	return victim >= 0 && w.clock.Load()-w.live[victim].lastUse.Load() > idleCalls*uint64(w.budget)
+	return victim >= 0 && w.clock.Load()-w.live[victim].lastUse.Load() > idleLooks*uint64(w.budget)
 }
 
-// idleCalls, times the budget, is the number of calls missing a window during which a window
-// was not used if it may be dropped.
-const idleCalls = 32
+// One call in callsBeforeWindow that misses a window looks for what to do about it. A window is
+// mapped in another one's place when it was missed in looksBeforeSwap of these looks, and the
+// other was not used during idleLooks of them for each window in the budget.
+const (
+	looksBeforeSwap = 2
+	idleLooks       = 16
+)
 
 // leastUsed returns the index in w.live of the mapping that was not used for longest, or -1 if
 // Data has pinned them all. The caller holds w.mu.
@@ -208,10 +215,9 @@ func (w *windows) publish(index int64) {
 	(*buckets)[bucket].Store(&list)
 }
 
-// releaseAll takes every mapping away. Slices from Data fault from here on.
+// releaseAll takes every mapping away. Slices from Data fault from here on. The caller holds
+// w.mu.
 func (w *windows) releaseAll() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	for len(w.live) > 0 {
 		w.drop(len(w.live) - 1)
 	}
@@ -241,7 +247,7 @@ func (w *windows) over(off int64, n int, fn func(m *mapping, start int64, n int)
 			if size == 0 {
 				return
 			}
-			next = min(end, (off/size+1)*size)
+			next = off + min(end-off, size-off%size)
 		}
 		if m != nil {
 			start := off - m.offset
@@ -261,16 +267,16 @@ func (w *windows) windowSize() int64 {
 	return w.size
 }
 
-// copyOut copies the map's bytes from start on into p. It and copyIn are the only code
-// that touches mapped bytes. Both report false after a fault, whoever caused it, and then
-// nothing may be believed of what was copied (the copy does not go byte by byte): the
-// caller repeats the whole call through the file, which gives the right bytes or the right
-// error, EFAULT for a bad p included.
-func copyOut(p []byte, m *mapping, start int64) (ok bool) {
+// copyOut copies the map's bytes from start on into p. It and copyIn are the only code that
+// touches mapped bytes. Both report false after a fault, whoever caused it, and then nothing
+// may be believed of what was copied (the copy does not go byte by byte): the caller repeats
+// the whole call through the file, which gives the right bytes or the right error, EFAULT for
+// a bad p included.
+func (f *MappedFile) copyOut(p []byte, m *mapping, start int64) (ok bool) {
 	before := debug.SetPanicOnFault(true)
 	defer func() {
 		if !ok {
-			caught(recover(), before)
+			f.copyFaulted(recover(), before, m, start, len(p))
 		}
 	}()
 	copy(p, m.data[start:start+int64(len(p))])
@@ -280,11 +286,11 @@ func copyOut(p []byte, m *mapping, start int64) (ok bool) {
 }
 
 // copyIn copies p into the map from start on; see copyOut.
-func copyIn(m *mapping, start int64, p []byte) (ok bool) {
+func (f *MappedFile) copyIn(m *mapping, start int64, p []byte) (ok bool) {
 	before := debug.SetPanicOnFault(true)
 	defer func() {
 		if !ok {
-			caught(recover(), before)
+			f.copyFaulted(recover(), before, m, start, len(p))
 		}
 	}()
 	copy(m.data[start:start+int64(len(p))], p)

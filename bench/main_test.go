@@ -1,0 +1,162 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+func tinyBench(stdout io.Writer, expression string) bench {
+	return bench{
+		picked:   regexp.MustCompile(expression),
+		pace:     pace{rounds: 2, turns: 1, length: 100 * time.Microsecond},
+		sizes:    tinySizes,
+		stdout:   stdout,
+		progress: &progress{},
+		command:  "a test",
+	}
+}
+
+// Every row can be measured, its contestants agree about the bytes, and it stands in the tables and the
+// charts. Nothing stays behind.
+func TestEveryRow(t *testing.T) {
+	dir, out := t.TempDir(), t.TempDir()
+	var stdout bytes.Buffer
+	b := tinyBench(&stdout, "")
+	if err := b.run(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Log(stdout.String())
+
+	path := filepath.Join(out, "new", "report.md")
+	if err := b.write(path, filepath.Join(out, "charts")); err != nil {
+		t.Fatal(err)
+	}
+	markdown, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range rows(tinySizes) {
+		if !strings.Contains(stdout.String(), r.name) || !strings.Contains(string(markdown), r.name) {
+			t.Errorf("no row %q", r.name)
+		}
+	}
+	for _, r := range b.results {
+		if r.skipped != nil {
+			t.Logf("%s: %v", r.row.name, r.skipped)
+			continue
+		}
+		if r.ratio[mapped] != 1 || !(r.ratio[plain] > 0) {
+			t.Errorf("%s: ratios %v", r.row.name, r.ratio)
+		}
+		for name := range map[string]float64{plain: r.row.goals.plain, r.row.goals.of: r.row.goals.peer} {
+			if _, ok := r.ratio[name]; name != "" && name != bareMap && !ok {
+				t.Errorf("%s: there is a goal against %s, which does not take part", r.row.name, name)
+			}
+		}
+	}
+	for _, chart := range []string{"ratios", "working-set-hot"} {
+		drawing, err := os.ReadFile(filepath.Join(out, "charts", chart+".svg"))
+		if err != nil || !bytes.Contains(drawing, []byte("<svg")) {
+			t.Errorf("%s: %d bytes, %v", chart, len(drawing), err)
+		}
+		if !strings.Contains(string(markdown), "(../charts/"+chart+".svg)") {
+			t.Errorf("the report does not show %s", chart)
+		}
+	}
+	checkEmpty(t, dir)
+}
+
+func checkEmpty(t *testing.T, dir string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) > 0 {
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
+}
+
+func TestInterrupt(t *testing.T) {
+	dir := t.TempDir()
+	interrupted, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	b := tinyBench(io.Discard, "sequential Read")
+	if err := b.run(interrupted, dir); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want %v", err, context.Canceled)
+	}
+	checkEmpty(t, dir)
+}
+
+// A contestant that does other work than the rest is found out.
+func TestDifferentWork(t *testing.T) {
+	sum := func(value uint64) func(t turn) (uint64, error) {
+		return func(t turn) (uint64, error) { return value * uint64(t.operations), nil }
+	}
+	r := row{name: "row", setup: func(w *workspace) ([]contestant, error) {
+		return []contestant{{name: plain, work: sum(1)}, {name: mapped, work: sum(1)}, {name: expMmap, work: sum(2)}}, nil
+	}}
+	_, err := measure(t.Context(), r, &workspace{}, pace{rounds: 1, turns: 1}, func(string, ...any) {})
+	if err == nil || !strings.Contains(err.Error(), expMmap) {
+		t.Errorf("%v, want an error that names %s", err, expMmap)
+	}
+}
+
+// Times that are known give ratios that are known, whatever the order of the turns.
+func TestMeasure(t *testing.T) {
+	turns := 0
+	takes := func(name string, each time.Duration) contestant {
+		return contestant{
+			name:   name,
+			work:   func(t turn) (uint64, error) { turns++; return 0, nil },
+			metric: func() time.Duration { return each },
+		}
+	}
+	r := row{name: "row", goals: goals{plain: 4, peer: 0.4}, operations: 1, setup: func(w *workspace) ([]contestant, error) {
+		return []contestant{takes(plain, 3000), takes(mapped, 1000), takes(expMmap, 500)}, nil
+	}}
+	found, err := measure(t.Context(), r, &workspace{}, pace{rounds: 3, turns: 2, length: time.Hour}, func(string, ...any) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found.ratio[plain] != 3 || found.ratio[expMmap] != 0.5 || found.nanosecond[plain] != 3000 {
+		t.Errorf("ratios %v, times %v", found.ratio, found.nanosecond)
+	}
+	if want := 3 * (3*2 + 2); turns != want {
+		t.Errorf("%d turns, want %d", turns, want)
+	}
+	if cell, below := ratioCell(found, plain); cell != "3.00 < 4" || !below {
+		t.Errorf("cell %q, below the goal: %v", cell, below)
+	}
+	if cell, below := ratioCell(found, expMmap); cell != "0.50" || below {
+		t.Errorf("cell %q, below the goal: %v", cell, below)
+	}
+	if cell := nanosecondCell(result{nanosecond: map[string]float64{plain: 1234567}}, plain); cell != "1,234,567" {
+		t.Errorf("cell %q", cell)
+	}
+}
+
+func TestUsage(t *testing.T) {
+	for _, test := range []struct {
+		arguments []string
+		status    int
+		message   string
+	}{
+		{[]string{"-help"}, 0, "-quick"},
+		{[]string{"-rounds", "-1"}, exitUsage, "-rounds"},
+		{[]string{"-run", "("}, exitUsage, "regular expression"},
+		{[]string{"file"}, exitUsage, "no arguments"},
+		{[]string{"-run", "no such row"}, exitFailure, "no row matches"},
+		{[]string{"-quick", "-run", "sequential", "-dir", filepath.Join(t.TempDir(), "missing")}, exitFailure, "missing"},
+	} {
+		var stdout, stderr bytes.Buffer
+		if status := run(test.arguments, &stdout, &stderr); status != test.status || !strings.Contains(stderr.String(), test.message) {
+			t.Errorf("%q: exit status %d, want %d; %q is to be in:\n%s", test.arguments, status, test.status, test.message, stderr.String())
+		}
+	}
+}

@@ -1,0 +1,311 @@
+//go:build unix
+
+package memmapfs_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/absfs/absfs"
+	"github.com/absfs/memmapfs"
+	"github.com/absfs/osfs"
+	"golang.org/x/sys/unix"
+)
+
+// Catches a mapping layer that waits where a pipe does not, or holds a lock while it waits: a Read that
+// is blocked must not keep a Write, a Stat or a Close from running. It also catches a second descriptor
+// of the pipe that stays open, which keeps the end of the pipe from being seen.
+func TestPipe(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		makePipe := func(t *testing.T) string {
+			native := filepath.Join(testDir(t), "pipe")
+			if err := unix.Mkfifo(native, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return osfs.FromNative(native)
+		}
+		exchange := func(t *testing.T, writer, reader absfs.File) {
+			t.Helper()
+			mustFinish(t, "writing and reading", func() {
+				if n, err := writer.Write([]byte("through the pipe")); n != 16 || err != nil {
+					t.Errorf("Write: %d, %v", n, err)
+				}
+				p := make([]byte, 100)
+				if n, err := reader.Read(p); string(p[:n]) != "through the pipe" || err != nil {
+					t.Errorf("Read: %q, %v", p[:n], err)
+				}
+			})
+		}
+		t.Run("one handle", func(t *testing.T) {
+			fileSystem, name := m.overOS(t), makePipe(t)
+			var file absfs.File
+			mustFinish(t, "opening", func() { file = mustOpen(t, fileSystem, name, os.O_RDWR) })
+			exchange(t, file, file)
+			mustFinish(t, "asking for a map", func() {
+				mapped, ok := file.(*memmapfs.MappedFile)
+				if !ok {
+					return
+				}
+				if mapped.Data() != nil || mapped.Mapped() {
+					t.Error("a pipe is mapped")
+				}
+				if err := mapped.View(0, 1, func([]byte) error { return nil }); !errors.Is(err, memmapfs.ErrNotMapped) {
+					t.Errorf("View: %v, want ErrNotMapped", err)
+				}
+			})
+			for i := 0; i < 50 && !t.Failed(); i++ { // enough calls for a map, had it been a file
+				exchange(t, file, file)
+			}
+			p := make([]byte, 1)
+			for what, call := range map[string]func() error{
+				"ReadAt":   func() error { _, err := file.ReadAt(p, 0); return err },
+				"WriteAt":  func() error { _, err := file.WriteAt(p, 0); return err },
+				"Seek":     func() error { _, err := file.Seek(0, io.SeekCurrent); return err },
+				"Truncate": func() error { return file.Truncate(0) },
+			} {
+				if call() == nil {
+					t.Errorf("%s succeeds on a pipe", what)
+				}
+			}
+		})
+		t.Run("blocked Read", func(t *testing.T) {
+			fileSystem, name := m.overOS(t), makePipe(t)
+			file := mustOpen(t, fileSystem, name, os.O_RDWR)
+			type answer struct {
+				text string
+				err  error
+			}
+			answers := make(chan answer)
+			read := func() {
+				p := make([]byte, 100)
+				n, err := file.Read(p)
+				answers <- answer{string(p[:n]), err}
+			}
+			// Whether Read waits already or starts after the Write, the outcome is the same; the
+			// first rounds let it start first more often than not.
+			for round := 0; round < 20 && !t.Failed(); round++ {
+				go read()
+				for range 100 {
+					runtime.Gosched()
+				}
+				mustFinish(t, "calls beside a blocked Read", func() {
+					if _, err := file.Stat(); err != nil {
+						t.Errorf("Stat: %v", err)
+					}
+					forceMap(file)
+					if _, err := file.Write([]byte("wake up")); err != nil {
+						t.Errorf("Write: %v", err)
+					}
+					if got := <-answers; got.text != "wake up" || got.err != nil {
+						t.Errorf("round %d: Read: %q, %v", round, got.text, got.err)
+					}
+				})
+			}
+			go read()
+			for range 100 {
+				runtime.Gosched()
+			}
+			mustFinish(t, "Close beside a blocked Read", func() {
+				if err := file.Close(); err != nil {
+					t.Errorf("Close: %v", err)
+				}
+				if got := <-answers; got.text != "" || !errors.Is(got.err, fs.ErrClosed) {
+					t.Errorf("Read: %q, %v, want fs.ErrClosed", got.text, got.err)
+				}
+			})
+		})
+		t.Run("two handles", func(t *testing.T) {
+			fileSystem, name := m.overOS(t), makePipe(t)
+			var reader, writer absfs.File
+			mustFinish(t, "opening both ends", func() {
+				opened := make(chan absfs.File)
+				go func() {
+					file, err := fileSystem.OpenFile(name, os.O_WRONLY, 0)
+					if err != nil {
+						t.Error(err)
+					}
+					opened <- file
+				}()
+				var err error
+				if reader, err = fileSystem.Open(name); err != nil {
+					t.Error(err)
+				}
+				writer = <-opened
+			})
+			defer reader.Close()
+			defer writer.Close()
+			forceMap(reader)
+			forceMap(writer)
+			exchange(t, writer, reader)
+			mustFinish(t, "the end of the pipe", func() {
+				writer.Close()
+				if n, err := reader.Read(make([]byte, 10)); n != 0 || err != io.EOF {
+					t.Errorf("Read after the writer has closed: %d, %v, want io.EOF", n, err)
+				}
+			})
+		})
+	})
+}
+
+// Catches devices that are mapped, or answer differently.
+func TestDevices(t *testing.T) {
+	eachLikePlain(t, func(r *transcript, fileSystem absfs.FileSystem, dir string, forced bool) {
+		null := r.openScripted(fileSystem, "/dev/null", os.O_RDWR, forced)
+		for range 30 {
+			r.read(null, 10)
+			r.write(null, "swallowed")
+		}
+		r.readAt(null, 10, 5)
+		r.writeAt(null, "swallowed", 1<<40)
+		r.seek(null, 0, io.SeekCurrent)
+		r.seek(null, 100, io.SeekStart)
+		r.size(null)
+		r.add("Sync: %s", errorClass(null.Sync()))
+
+		zero := r.openScripted(fileSystem, "/dev/zero", os.O_RDWR, forced)
+		for range 30 {
+			r.read(zero, 10)
+			r.readAt(zero, 3, 1<<40)
+		}
+		r.write(zero, "swallowed")
+		r.seek(zero, 0, io.SeekCurrent)
+		r.size(zero)
+		if mapped, ok := zero.(*memmapfs.MappedFile); ok && mapped.Mapped() {
+			r.t.Error("a device is mapped")
+		}
+	})
+}
+
+// Catches a file that is taken for empty because its size says 0: those of /proc have content.
+func TestFilesWithoutSize(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("needs the /proc of Linux")
+	}
+	eachLikePlain(t, func(r *transcript, fileSystem absfs.FileSystem, dir string, forced bool) {
+		for _, name := range []string{"/proc/self/status", "/proc/cpuinfo", "/proc/version", "/proc/self/cmdline"} {
+			file := r.openScripted(fileSystem, name, os.O_RDONLY, forced)
+			data, err := io.ReadAll(io.MultiReader(io.LimitReader(file, 5), file)) // in several portions
+			if err != nil || len(data) == 0 {
+				r.t.Errorf("%s: %d bytes, %v", name, len(data), err)
+			}
+			switch name {
+			case "/proc/self/status": // its numbers move while the test runs
+				r.add("%s starts with %q", name, bytes.SplitN(data, []byte("\n"), 2)[0])
+			case "/proc/cpuinfo": // so do the clock rates
+				r.add("%s has %d processors", name, bytes.Count(data, []byte("processor")))
+			default:
+				r.add("%s: %q", name, data)
+				r.readAt(file, 10, 3)
+				r.seek(file, 3, io.SeekStart)
+				r.read(file, 4)
+				r.seek(file, 0, io.SeekCurrent)
+			}
+			if mapped, ok := file.(*memmapfs.MappedFile); ok {
+				if err := mapped.View(0, 1, func([]byte) error { return nil }); err == nil {
+					r.t.Errorf("%s: View succeeds", name)
+				}
+				if all, err := fileSystem.ReadFile(name); err != nil || len(all) == 0 {
+					r.t.Errorf("%s: ReadFile: %d bytes, %v", name, len(all), err)
+				}
+			}
+		}
+	})
+}
+
+const ordinaryUserDir = "MEMMAPFS_TEST_ORDINARY_USER_DIR"
+
+// Catches what works for root alone: opening or mapping a file for more than it was opened for, and
+// questions to the kernel about files of others. The child process is the same test as an ordinary user.
+func TestOrdinaryUser(t *testing.T) {
+	if dir := os.Getenv(ordinaryUserDir); dir != "" {
+		asOrdinaryUser(t, dir)
+		return
+	}
+	if os.Getuid() != 0 {
+		t.Skip("needs root to become another user, and to make files that the other cannot write")
+	}
+	const nobody = 65534
+	dir := t.TempDir()
+	for path := dir; strings.HasPrefix(path, filepath.Clean(os.TempDir())+"/"); path = filepath.Dir(path) {
+		if err := os.Chmod(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, file := range []struct {
+		name  string
+		mode  os.FileMode
+		owner int
+	}{
+		{"own read-only", 0o400, nobody}, {"own", 0o600, nobody}, {"of root", 0o444, 0}, {"closed", 0o400, 0},
+	} {
+		native := filepath.Join(dir, file.name)
+		if err := errors.Join(os.WriteFile(native, content(int(2*pageSize+5)), 0o600),
+			os.Chmod(native, file.mode), os.Chown(native, file.owner, file.owner)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The test's binary may lie in a directory that the other user cannot enter.
+	child := exec.Command("/proc/self/exe", "-test.run=^TestOrdinaryUser$", "-test.v")
+	if runtime.GOOS != "linux" {
+		child.Path = os.Args[0]
+	}
+	child.Dir = dir
+	child.Env = append(os.Environ(), ordinaryUserDir+"="+dir, "PWD="+dir)
+	child.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	output, err := child.CombinedOutput()
+	if errors.Is(err, fs.ErrPermission) {
+		t.Skipf("the other user may not run the test's binary: %v", err)
+	}
+	if err != nil || !bytes.Contains(output, []byte("--- PASS: TestOrdinaryUser")) {
+		t.Errorf("%v\n%s", err, output)
+	}
+}
+
+func asOrdinaryUser(t *testing.T, dir string) {
+	eachLikePlain(t, func(r *transcript, fileSystem absfs.FileSystem, _ string, forced bool) {
+		for _, name := range []string{"own read-only", "own", "of root", "closed"} {
+			for _, flags := range []int{os.O_RDONLY, os.O_WRONLY, os.O_RDWR} {
+				file, err := fileSystem.OpenFile(osfs.FromNative(filepath.Join(dir, name)), flags, 0)
+				r.add("%s, %s: %s", name, flagNames(flags), errorClass(err))
+				if err != nil {
+					continue
+				}
+				defer file.Close()
+				if mapped, ok := file.(*memmapfs.MappedFile); ok && forced {
+					if data := mapped.Data(); (data != nil) != (flags != os.O_WRONLY && mappable()) {
+						r.t.Errorf("%s, %s: Data has %d bytes", name, flagNames(flags), len(data))
+					}
+				}
+				for range 30 {
+					r.readAt(file, 10, 0)
+					r.readAt(file, 10, pageSize-5)
+				}
+				r.read(file, 20)
+				if r.m.copyOnWrite() && flags == os.O_RDONLY {
+					want := []byte("private")
+					if n, err := file.WriteAt(want, pageSize-3); n != 7 || err != nil {
+						r.t.Errorf("%s: a private write: %d, %v", name, n, err)
+					}
+					got := make([]byte, 7)
+					if _, err := file.ReadAt(got, pageSize-3); err != nil || !bytes.Equal(got, want) {
+						r.t.Errorf("%s: reads %q, %v after a private write", name, got, err)
+					}
+				}
+				r.add("Sync: %s", errorClass(file.Sync()))
+			}
+			if data, err := os.ReadFile(filepath.Join(dir, name)); err == nil {
+				mustEqual(r.t, fmt.Sprintf("%s, the file", name), data, content(int(2*pageSize+5)))
+			}
+		}
+	})
+}

@@ -1,0 +1,520 @@
+package memmapfs_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/absfs/memmapfs"
+	"github.com/absfs/osfs"
+)
+
+// inOwnMounts lets a child mount filesystems that nobody else sees, and that are gone with it.
+func inOwnMounts(child *exec.Cmd) {
+	child.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+}
+
+// smallDisk is a filesystem that is easily full.
+type smallDisk struct {
+	t      *testing.T
+	dir    string
+	sparse int64 // the size of a file that does not fit
+}
+
+// mountSmallDisk mounts a tmpfs of 1 MiB or an ext4 of 8 MiB. It says so and returns nil where that is
+// not to be had.
+func mountSmallDisk(t *testing.T, kind string) *smallDisk {
+	t.Helper()
+	dir := t.TempDir()
+	size := int64(1 << 20)
+	switch kind {
+	case "tmpfs":
+		if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
+			t.Log(skipMark+"mounting a tmpfs:", err)
+			return nil
+		}
+	case "ext4":
+		size = 8 << 20
+		image := filepath.Join(t.TempDir(), "image")
+		if err := os.WriteFile(image, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(image, size); err != nil {
+			t.Fatal(err)
+		}
+		// Without a journal, freed blocks can be used again at once.
+		for _, command := range [][]string{
+			{"mkfs.ext4", "-q", "-b", "4096", "-m", "0", "-O", "^has_journal", image},
+			{"mount", "-t", "ext4", "-o", "loop", image, dir},
+		} {
+			if output, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
+				t.Logf(skipMark+"%s: %v %s", command[0], err, output)
+				return nil
+			}
+		}
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil { // fails if anything was left open or mapped
+			t.Error("unmounting:", err)
+		}
+	})
+	return &smallDisk{t, dir, size + 1<<20}
+}
+
+// fill takes all space, to the last block: with a long file, and then with short ones, which need no
+// block but the one for their byte.
+func (d *smallDisk) fill() {
+	d.t.Helper()
+	write := func(ballast *os.File, size int) bool {
+		_, err := ballast.Write(make([]byte, size))
+		if err != nil && !errors.Is(err, syscall.ENOSPC) {
+			d.t.Fatal(err)
+		}
+		return err == nil
+	}
+	for file, fits := 0, true; fits || file < 2; file++ {
+		ballast, err := os.Create(filepath.Join(d.dir, fmt.Sprint("ballast ", file)))
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		if file == 0 {
+			for write(ballast, 64<<10) {
+			}
+		} else {
+			fits = write(ballast, 1)
+		}
+		// Writing back may free what was reserved.
+		if err := errors.Join(ballast.Sync(), ballast.Close()); err != nil && !errors.Is(err, syscall.ENOSPC) {
+			d.t.Fatal(err)
+		}
+	}
+}
+
+// free gives the space back.
+func (d *smallDisk) free() {
+	d.t.Helper()
+	ballast, err := filepath.Glob(filepath.Join(d.dir, "ballast *"))
+	if err != nil || len(ballast) == 0 {
+		d.t.Fatal(ballast, err)
+	}
+	for _, name := range ballast {
+		if err := os.Remove(name); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+}
+
+// fullDisk is one way to write to a disk that is full.
+type fullDisk struct {
+	name   string
+	config *memmapfs.Config
+	flags  int
+
+	// prepare runs while there is space, and leaves the file and its size behind.
+	prepare func(t *testing.T, file *memmapfs.MappedFile, native string)
+	// write is tried on the full disk, and again on the free one. It returns how many bytes it wrote at off.
+	write func(file *memmapfs.MappedFile) (off int64, n int, err error)
+	want  error // on the full disk
+	fault bool  // a fault has to be caught on the way
+}
+
+// The page that is written to on the full disk.
+var fullOff = 100 * pageSize
+
+// writePage is a WriteAt of a page of the pattern.
+func writePage(off int64) func(file *memmapfs.MappedFile) (int64, int, error) {
+	return func(file *memmapfs.MappedFile) (int64, int, error) {
+		n, err := file.WriteAt(patternFrom(off, int(pageSize)), off)
+		return off, n, err
+	}
+}
+
+// writeAtPosition is a write of one page of the pattern at the position off.
+func writeAtPosition(off int64, write func(file *memmapfs.MappedFile, p []byte) (int, error)) func(file *memmapfs.MappedFile) (int64, int, error) {
+	return func(file *memmapfs.MappedFile) (int64, int, error) {
+		if _, err := file.Seek(off, io.SeekStart); err != nil {
+			return off, 0, err
+		}
+		n, err := write(file, patternFrom(off, int(pageSize)))
+		return off, n, err
+	}
+}
+
+// mapped makes the map and, in windows, the window that is written to.
+func mapped(t *testing.T, file *memmapfs.MappedFile, _ string) {
+	t.Helper()
+	if _, err := file.Seek(fullOff, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	if file.Data() == nil {
+		t.Fatal("the file cannot be mapped")
+	}
+}
+
+// hotHole makes the page one that may be stored to, and then, behind the back of the filesystem under
+// test, a hole again: the store faults because the disk has no block for it.
+func hotHole(t *testing.T, file *memmapfs.MappedFile, native string) {
+	t.Helper()
+	mapped(t, file, native)
+	for range 3 {
+		if _, err := file.WriteAt(make([]byte, pageSize), fullOff); err != nil {
+			t.Fatal(err)
+		}
+	}
+	info, err := file.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int64{fullOff, info.Size()} {
+		if err := os.Truncate(native, size); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// hot makes the page one that may be stored to and has its block.
+func hot(t *testing.T, file *memmapfs.MappedFile, native string) {
+	t.Helper()
+	mapped(t, file, native)
+	for range 3 {
+		if _, err := file.WriteAt(make([]byte, pageSize), fullOff); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := file.Sync(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func nothing(*testing.T, *memmapfs.MappedFile, string) {}
+
+// fullDiskCases is every write path, in the modes where it is another one, to a file that ends at end.
+func fullDiskCases(end int64) []fullDisk {
+	write := func(file *memmapfs.MappedFile, p []byte) (int, error) { return file.Write(p) }
+	writeString := func(file *memmapfs.MappedFile, p []byte) (int, error) { return file.WriteString(string(p)) }
+	readFrom := func(file *memmapfs.MappedFile, p []byte) (int, error) {
+		n, err := file.ReadFrom(bytes.NewReader(p))
+		return int(n), err
+	}
+	viewStore := func(file *memmapfs.MappedFile) (int64, int, error) {
+		err := file.View(fullOff, pageSize, func(b []byte) error {
+			copy(b, patternFrom(fullOff, int(pageSize)))
+			return nil
+		})
+		if err != nil {
+			return fullOff, 0, err
+		}
+		return fullOff, int(pageSize), nil
+	}
+	readWrite := full(memmapfs.ModeReadWrite, memmapfs.SyncNever)
+	immediate := full(memmapfs.ModeReadWrite, memmapfs.SyncImmediate)
+	windows := windowed(memmapfs.ModeReadWrite, 64<<10)
+	private := full(memmapfs.ModeCopyOnWrite, memmapfs.SyncNever)
+	privateWindows := windowed(memmapfs.ModeCopyOnWrite, 64<<10)
+	full := syscall.ENOSPC
+	return []fullDisk{
+		{"not mapped", readWrite, os.O_RDWR, nothing, writePage(fullOff), full, false},
+		{"read-only map, file written to", nil, os.O_RDWR, mapped, writePage(fullOff), full, false},
+		{"first touch", readWrite, os.O_RDWR, mapped, writePage(fullOff), full, false},
+		{"first touch by Write", readWrite, os.O_RDWR, mapped, writeAtPosition(fullOff, write), full, false},
+		{"hot page without a block", readWrite, os.O_RDWR, hotHole, writePage(fullOff), full, true},
+		{"hot page without a block by Write", readWrite, os.O_RDWR, hotHole, writeAtPosition(fullOff, write), full, true},
+		{"hot page without a block by WriteString", readWrite, os.O_RDWR, hotHole, writeAtPosition(fullOff, writeString), full, true},
+		{"hot page without a block by ReadFrom", readWrite, os.O_RDWR, hotHole, writeAtPosition(fullOff, readFrom), full, true},
+		{"hot page without a block, sync immediate", immediate, os.O_RDWR, hotHole, writePage(fullOff), full, true},
+		{"hot page with a block", readWrite, os.O_RDWR, hot, writePage(fullOff), nil, false},
+		{"growth", readWrite, os.O_RDWR, mapped, writePage(end), full, false},
+		{"growth by Write", readWrite, os.O_RDWR, mapped, writeAtPosition(end, write), full, false},
+		{"append", readWrite, os.O_RDWR | os.O_APPEND, mapped, writeAtPosition(end, write), full, false},
+		{"append, write-only", readWrite, os.O_WRONLY | os.O_APPEND, nothing, writeAtPosition(end, write), full, false},
+		{"windows, first touch", windows, os.O_RDWR, mapped, writePage(fullOff), full, false},
+		{"windows, hot page without a block", windows, os.O_RDWR, hotHole, writePage(fullOff), full, true},
+		{"windows, growth", windows, os.O_RDWR, mapped, writePage(end), full, false},
+		{"store in View", readWrite, os.O_RDWR, mapped, viewStore, memmapfs.ErrSIGBUS, true},
+		{"store in View, windows", windows, os.O_RDWR, mapped, viewStore, memmapfs.ErrSIGBUS, true},
+		// Private pages need memory and no disk.
+		{"copy-on-write", private, os.O_RDWR, nothing, writePage(fullOff), nil, false},
+		{"copy-on-write, mapped", private, os.O_RDWR, mapped, writePage(fullOff), nil, false},
+		{"copy-on-write, windows", privateWindows, os.O_RDWR, nothing, writePage(fullOff), nil, false},
+	}
+}
+
+// TestDiskFull catches a write path on which a full disk is a crash, another error than ENOSPC, the loss
+// of bytes written before, or the end of the handle. Reading holes, which on tmpfs takes a block when it
+// goes through the map, must go on as through a plain file.
+func TestDiskFull(t *testing.T) {
+	for _, kind := range []string{"tmpfs", "ext4"} {
+		t.Run(kind, func(t *testing.T) {
+			if os.Getuid() != 0 {
+				t.Skip("only root can mount a small disk")
+			}
+			inChild(t, func(t *testing.T) {
+				disk := mountSmallDisk(t, kind)
+				if disk == nil {
+					return
+				}
+				faults := int64(0)
+				cases := fullDiskCases(disk.sparse)
+				for _, c := range cases {
+					faults += c.run(t, disk)
+				}
+				report(t, "%d ways to write to a full %s, %d faults caught", len(cases), kind, faults)
+			}, inOwnMounts)
+		})
+	}
+}
+
+// run returns the number of faults.
+func (c fullDisk) run(t *testing.T, disk *smallDisk) int64 {
+	native := filepath.Join(disk.dir, "file")
+	head := patternFrom(0, int(3*pageSize)+5)
+	if err := os.WriteFile(native, head, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(native, disk.sparse); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(native)
+	fileSystem := memmapfs.New(plainFileSystem(t), c.config)
+	opened, err := fileSystem.OpenFile(osfs.FromNative(native), c.flags, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := asMapped(t, opened)
+	defer file.Close()
+	faults := countFaults(t, file)
+	c.prepare(t, file, native)
+
+	want := make([]byte, disk.sparse) // what the handle shows
+	copy(want, head)
+	private := c.config != nil && c.config.Mode == memmapfs.ModeCopyOnWrite
+	check := func(when string) {
+		t.Helper()
+		if !private {
+			if diff := firstDifference(readNative(t, osfs.FromNative(native)), want); diff != "" {
+				t.Errorf("%s: the file %s: %s", c.name, when, diff)
+			}
+		}
+		if c.flags&os.O_WRONLY != 0 {
+			return
+		}
+		got := make([]byte, len(want)+1)
+		n, err := file.ReadAt(got, 0)
+		if err != io.EOF {
+			t.Errorf("%s: ReadAt %s: %v", c.name, when, err)
+		}
+		if diff := firstDifference(got[:n], want); diff != "" {
+			t.Errorf("%s: the handle %s: %s", c.name, when, diff)
+		}
+	}
+	write := func() error {
+		off, n, err := c.write(file)
+		if missing := off + int64(n) - int64(len(want)); missing > 0 && n > 0 {
+			want = append(want, make([]byte, missing)...)
+		}
+		if n > 0 {
+			copy(want[off:], patternFrom(off, n))
+		}
+		if err == nil && n != int(pageSize) {
+			t.Errorf("%s: %d bytes and no error", c.name, n)
+		}
+		return err
+	}
+	check("before")
+	disk.fill()
+	for range 2 { // the second time after what the first has learnt
+		err := write()
+		var path *fs.PathError
+		if !errors.Is(err, c.want) || c.want != nil && !errors.As(err, &path) {
+			t.Errorf("%s on a full disk: %T %v, want %v", c.name, err, err, c.want)
+		}
+		check("on a full disk")
+	}
+	if err := file.Sync(); err != nil {
+		t.Errorf("%s: Sync on a full disk: %v", c.name, err)
+	}
+	caught := faults.Load()
+	if c.fault && caught == 0 {
+		t.Errorf("%s: no fault was met: the case tests another path", c.name)
+	}
+	disk.free()
+	if err := write(); err != nil {
+		t.Errorf("%s after space was freed: %v", c.name, err)
+	}
+	check("after space was freed")
+	if err := file.Close(); err != nil {
+		t.Errorf("%s: Close: %v", c.name, err)
+	}
+	if !private {
+		mustEqual(t, c.name+": the file in the end", readNative(t, osfs.FromNative(native)), want)
+	}
+	return caught
+}
+
+// TestReadHolesOfFullDisk catches reads that fail, or show other bytes than zeros, where a hole cannot be
+// given the block that a map of it needs (tmpfs).
+func TestReadHolesOfFullDisk(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can mount a small disk")
+	}
+	eachMode(t, func(t *testing.T, m mode) {
+		inChild(t, func(t *testing.T) {
+			disk := mountSmallDisk(t, "tmpfs")
+			if disk == nil {
+				return
+			}
+			name := writeFile(t, disk.dir, "file", nil)
+			native := osfs.ToNative(name)
+			if err := os.Truncate(native, disk.sparse); err != nil {
+				t.Fatal(err)
+			}
+			file := mustOpen(t, m.overOS(t), name, os.O_RDONLY)
+			var mapped *memmapfs.MappedFile
+			if !m.plain() {
+				mapped = asMapped(t, file)
+				if mapped.Data() == nil {
+					t.Fatal("the file cannot be mapped")
+				}
+			}
+			disk.fill()
+			p := make([]byte, 10_000)
+			reads := 0
+			for off := int64(0); off+int64(len(p)) <= disk.sparse; off += 50_000 {
+				for range 2 {
+					for i := range p {
+						p[i] = 1
+					}
+					n, err := file.ReadAt(p, off)
+					if n != len(p) || err != nil {
+						t.Fatalf("ReadAt of a hole at %d: %d bytes and error %v", off, n, err)
+					}
+					if i := bytes.IndexFunc(p, func(r rune) bool { return r != 0 }); i >= 0 {
+						t.Fatalf("byte %d of a hole is %#x", off+int64(i), p[i])
+					}
+					reads++
+				}
+			}
+			views := 0
+			for off := int64(0); mapped != nil && off < disk.sparse; off += 64 << 10 {
+				err := mapped.View(off, 1, func(b []byte) error {
+					if b[0] != 0 {
+						t.Errorf("byte %d of a hole is %#x in a View", off, b[0])
+					}
+					return nil
+				})
+				if err == nil {
+					continue
+				}
+				if views++; !errors.Is(err, memmapfs.ErrSIGBUS) {
+					t.Errorf("View of a hole: %v", err)
+				}
+			}
+			if m.name == "read-only" && views == 0 {
+				t.Error("no View met a fault: the test tests nothing")
+			}
+			file.Close()
+			report(t, "%d reads of holes on a full disk, %d faults caught in View", reads, views)
+		}, inOwnMounts)
+	}, func(m mode) bool {
+		return m.plain() || m.name == "read-only" || m.name == "read-write" || m.name == "copy-on-write" || m.name == "copy-on-write windows of 64 KiB"
+	})
+}
+
+// TestAddressSpaceBound catches addresses of closed maps that are kept without a limit.
+func TestAddressSpaceBound(t *testing.T) {
+	const gibibyte = 1 << 30
+	const tebibyte = 1 << 40
+	for _, test := range []struct {
+		name  string
+		data  bool // the maps are handed out by Data
+		bound int64
+	}{
+		// 1 TiB of revoked maps start a collection, which frees them while more are closed.
+		{"view", false, tebibyte + tebibyte/2},
+		// After Data 8,192 maps stay unreadable, so that a slice kept too long faults.
+		{"data", true, 8192*gibibyte + tebibyte + tebibyte/2},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			inChild(t, func(t *testing.T) {
+				count := 100_000
+				if testing.Short() || raceDetector {
+					count = 12_000
+				}
+				dir := testDir(t)
+				name := writeFile(t, dir, "file", nil)
+				if err := os.Truncate(osfs.ToNative(name), gibibyte); err != nil {
+					t.Fatal(err)
+				}
+				fileSystem := memmapfs.New(plainFileSystem(t), nil)
+				startBytes, startMaps := addressSpace(t), mapCount(t)
+				mostBytes, mostMaps := startBytes, startMaps
+				for i := range count {
+					opened, err := fileSystem.Open(name)
+					if err != nil {
+						t.Fatal(err)
+					}
+					file := opened.(*memmapfs.MappedFile)
+					if test.data {
+						if len(file.Data()) != gibibyte {
+							t.Fatalf("file %d cannot be mapped", i)
+						}
+					} else {
+						err := file.View(0, 1, func([]byte) error { return nil })
+						if err != nil || !file.Mapped() {
+							t.Fatalf("file %d cannot be mapped: %v", i, err)
+						}
+					}
+					if err := file.Close(); err != nil {
+						t.Fatal(err)
+					}
+					if i%100 == 99 {
+						mostBytes = max(mostBytes, addressSpace(t))
+					}
+					if i%1000 == 999 {
+						mostMaps = max(mostMaps, mapCount(t))
+					}
+				}
+				if grown := mostBytes - startBytes; grown > test.bound {
+					t.Errorf("the address space grew by %d GiB, want at most %d", grown/gibibyte, test.bound/gibibyte)
+				}
+				if grown := mostMaps - startMaps; grown > 3000 {
+					t.Errorf("%d lines more in /proc/self/maps", grown)
+				}
+				report(t, "%d files of 1 GiB opened, mapped and closed: address space at most %d GiB more, %d lines more in /proc/self/maps; no fault injected",
+					count, (mostBytes-startBytes)/gibibyte, mostMaps-startMaps)
+			})
+		})
+	}
+}
+
+// addressSpace returns the size of the process's virtual memory in bytes.
+func addressSpace(t *testing.T) int64 {
+	t.Helper()
+	sizes, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pages int64
+	if _, err := fmt.Sscan(string(sizes), &pages); err != nil {
+		t.Fatal(err)
+	}
+	return pages * int64(os.Getpagesize())
+}
+
+// mapCount returns the number of lines of /proc/self/maps.
+func mapCount(t *testing.T) int {
+	t.Helper()
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Count(string(maps), "\n")
+}

@@ -1,0 +1,322 @@
+// Command mutants makes wrong versions of package memmapfs, to find out whether its tests notice.
+//
+//	go run ./mutants -list ..            # the names of the mutants of the package in ..
+//	go run ./mutants -make NAME DIR      # makes the package in DIR, a copy, into that mutant
+//
+// There is a mutant for each sys… function that Linux has, whose body is emptied: it returns zero
+// values. Where that would not be wrong, or wrong in too crude a way, the function is changed in
+// another way. And there are mutants of every function that catches faults: one that does not, one
+// that catches all other panics too, one that goes on catching after it has returned.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/build"
+	"go/format"
+	"go/parser"
+	"go/token"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// systemFiles hold the system calls of Linux.
+var systemFiles = []string{"mmap_unix.go", "mmap_linux.go"}
+
+// A mutant is one change to one function.
+type mutant struct {
+	name     string
+	function string
+	change   change
+}
+
+// A change returns what it changes in a function.
+type change func(s *source, function *ast.FuncDecl) ([]edit, error)
+
+// wrongSystemCalls are the mutants of system calls that do not just return zero values.
+var wrongSystemCalls = []mutant{
+	{"sysMap maps memory, not the file", "sysMap", withBody(`
+		address, err := unix.MmapPtr(-1, 0, nil, uintptr(length), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+		if err != nil {
+			return nil, err
+		}
+		return unsafe.Slice((*byte)(address), length), nil`)},
+	{"sysMap ignores the offset", "sysMap", replacing("offset", "0")},
+	{"sysMap never maps private", "sysMap", replacing("flags&mapPrivate != 0", "false")},
+	{"sysMap always maps private", "sysMap", replacing("flags&mapPrivate != 0", "true")},
+	{"sysMap always maps writable", "sysMap", replacing("flags&mapWrite != 0", "true")},
+	{"sysMap never maps executable", "sysMap", replacing("flags&mapExecute != 0", "false")},
+	{"sysMap never populates", "sysMap", replacing("flags&mapPopulate != 0", "false")},
+	{"sysMapAlignment is eight pages", "sysMapAlignment", withBody(`return 8 * unix.Getpagesize()`)},
+	{"sysSyncMap does not wait", "sysSyncMap", replacing("unix.MS_SYNC", "unix.MS_ASYNC")},
+	{"sysCachedPages says that all are", "sysCachedPages", withBody(`return (length + int64(unix.Getpagesize()) - 1) / int64(unix.Getpagesize()), nil`)},
+	{"sysResidentMap says that all are", "sysResidentMap", withBody(`
+		for i := range vec {
+			vec[i] = 1
+		}
+		return nil`)},
+	{"sysIsShortage is always true", "sysIsShortage", withBody(`return true`)},
+}
+
+// notEmptied are the functions for which returning zero values is no mutant: with a nil map the first
+// use of any file would panic; and the alignment counts only where it is more than a page.
+var notEmptied = []string{"sysMap", "sysMapAlignment"}
+
+// faultFunctions do what is left to do after a fault.
+var faultFunctions = []string{"copyFaulted", "noteFault", "deliverFaults"}
+
+func main() {
+	list := flag.Bool("list", false, "print the names of the mutants of the package in the directory")
+	name := flag.String("make", "", "the mutant to make")
+	flag.Parse()
+	if flag.NArg() != 1 || *list == (*name != "") {
+		flag.Usage()
+		os.Exit(2)
+	}
+	if err := run(*list, *name, flag.Arg(0)); err != nil {
+		fmt.Fprintln(os.Stderr, "mutants:", err)
+		os.Exit(1)
+	}
+}
+
+func run(list bool, name, directory string) error {
+	mutants, err := mutantsOf(directory)
+	if err != nil {
+		return err
+	}
+	for _, m := range mutants {
+		switch {
+		case list:
+			fmt.Println(m.name)
+		case m.name == name:
+			return m.make(directory)
+		}
+	}
+	if !list {
+		return fmt.Errorf("there is no mutant %q", name)
+	}
+	return nil
+}
+
+// mutantsOf returns the mutants of the package in the directory.
+func mutantsOf(directory string) (mutants []mutant, err error) {
+	var guards []mutant
+	err = eachFunction(directory, func(file string, s *source, function *ast.FuncDecl) error {
+		name := function.Name.Name
+		if slices.Contains(systemFiles, filepath.Base(file)) && strings.HasPrefix(name, "sys") {
+			if !slices.Contains(notEmptied, name) {
+				mutants = append(mutants, mutant{name + " empty", name, empty})
+			}
+			for _, wrong := range wrongSystemCalls {
+				if wrong.function == name {
+					mutants = append(mutants, wrong)
+				}
+			}
+		}
+		if slices.Contains(faultFunctions, name) {
+			guards = append(guards, mutant{name + " empty", name, empty})
+		}
+		if !calls(function, "SetPanicOnFault") {
+			return nil
+		}
+		for _, m := range []mutant{
+			{name + " does not catch faults", name, replacing("debug.SetPanicOnFault(true)", "debug.SetPanicOnFault(false)")},
+			{name + " swallows other panics", name, without("panic(r)")},
+			{name + " goes on catching faults", name, replacing("debug.SetPanicOnFault(before)", "debug.SetPanicOnFault(before || true)")},
+		} {
+			if _, err := m.change(s, function); err == nil {
+				guards = append(guards, m)
+			}
+		}
+		return nil
+	})
+	return append(mutants, guards...), err
+}
+
+// eachFunction calls do for every function of the package in the directory that is built for Linux.
+func eachFunction(directory string, do func(file string, s *source, function *ast.FuncDecl) error) error {
+	linux := build.Default
+	linux.GOOS, linux.GOARCH = "linux", "amd64"
+	found, err := linux.ImportDir(directory, 0)
+	if err != nil {
+		return err
+	}
+	for _, name := range found.GoFiles {
+		name = filepath.Join(directory, name)
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		s, err := parse(text)
+		if err != nil {
+			return err
+		}
+		for _, declaration := range s.tree.Decls {
+			if function, ok := declaration.(*ast.FuncDecl); ok && function.Body != nil {
+				if err := do(name, s, function); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// make rewrites the file that has the function.
+func (m mutant) make(directory string) error {
+	made := false
+	err := eachFunction(directory, func(file string, s *source, function *ast.FuncDecl) error {
+		if function.Name.Name != m.function {
+			return nil
+		}
+		edits, err := m.change(s, function)
+		if err != nil {
+			return fmt.Errorf("%s: %w", m.name, err)
+		}
+		text, err := withoutUnusedImports(s.edited(edits))
+		if err != nil {
+			return fmt.Errorf("%s: %w", m.name, err)
+		}
+		made = true
+		return os.WriteFile(file, text, 0o666)
+	})
+	if err == nil && !made {
+		err = fmt.Errorf("%s: there is no function %s", m.name, m.function)
+	}
+	return err
+}
+
+// source is the text of a file with its syntax tree.
+type source struct {
+	text  []byte
+	files *token.FileSet
+	tree  *ast.File
+}
+
+func parse(text []byte) (*source, error) {
+	s := &source{text: text, files: token.NewFileSet()}
+	var err error
+	s.tree, err = parser.ParseFile(s.files, "", text, parser.ParseComments)
+	return s, err
+}
+
+// edit puts text in place of the one from from up to to.
+type edit struct {
+	from, to token.Pos
+	text     string
+}
+
+// of returns the text of a node.
+func (s *source) of(node ast.Node) string {
+	return string(s.text[s.files.Position(node.Pos()).Offset:s.files.Position(node.End()).Offset])
+}
+
+// edited returns the text with edits that do not overlap.
+func (s *source) edited(edits []edit) []byte {
+	slices.SortFunc(edits, func(a, b edit) int { return int(b.from - a.from) })
+	text := slices.Clone(s.text)
+	for _, e := range edits {
+		text = slices.Replace(text, s.files.Position(e.from).Offset, s.files.Position(e.to).Offset, []byte(e.text)...)
+	}
+	return text
+}
+
+// withBody gives the function another body.
+func withBody(body string) change {
+	return func(s *source, function *ast.FuncDecl) ([]edit, error) {
+		return []edit{{function.Body.Pos(), function.Body.End(), "{" + body + "\n}"}}, nil
+	}
+}
+
+// empty makes the function return zero values.
+func empty(s *source, function *ast.FuncDecl) ([]edit, error) {
+	var values []string
+	if results := function.Type.Results; results != nil {
+		for _, field := range results.List {
+			for range max(1, len(field.Names)) {
+				values = append(values, "*new("+s.of(field.Type)+")")
+			}
+		}
+	}
+	return withBody("\nreturn "+strings.Join(values, ", "))(s, function)
+}
+
+// replacing puts another expression in place of one.
+func replacing(old, new string) change {
+	return func(s *source, function *ast.FuncDecl) ([]edit, error) {
+		var edits []edit
+		ast.Inspect(function.Body, func(node ast.Node) bool {
+			if expression, ok := node.(ast.Expr); ok && s.of(expression) == old {
+				edits = append(edits, edit{expression.Pos(), expression.End(), new})
+			}
+			return true
+		})
+		if edits == nil {
+			return nil, fmt.Errorf("it does not have %s", old)
+		}
+		return edits, nil
+	}
+}
+
+// without takes away a statement.
+func without(statement string) change {
+	return func(s *source, function *ast.FuncDecl) ([]edit, error) {
+		var edits []edit
+		ast.Inspect(function.Body, func(node ast.Node) bool {
+			if found, ok := node.(*ast.ExprStmt); ok && s.of(found) == statement {
+				edits = append(edits, edit{found.Pos(), found.End(), ""})
+			}
+			return true
+		})
+		if edits == nil {
+			return nil, fmt.Errorf("it does not have %s", statement)
+		}
+		return edits, nil
+	}
+}
+
+// calls reports whether the function calls one of that name.
+func calls(function *ast.FuncDecl, name string) (found bool) {
+	ast.Inspect(function.Body, func(node ast.Node) bool {
+		if selector, ok := node.(*ast.SelectorExpr); ok && selector.Sel.Name == name {
+			found = true
+		}
+		return true
+	})
+	return found
+}
+
+// withoutUnusedImports takes away the imports that a change has left without use.
+func withoutUnusedImports(text []byte) ([]byte, error) {
+	s, err := parse(text)
+	if err != nil {
+		return nil, err
+	}
+	used := make(map[string]bool)
+	ast.Inspect(s.tree, func(node ast.Node) bool {
+		if selector, ok := node.(*ast.SelectorExpr); ok {
+			used[s.of(selector.X)] = true
+		}
+		return true
+	})
+	var edits []edit
+	for _, imported := range s.tree.Imports {
+		file, err := strconv.Unquote(imported.Path.Value)
+		if err != nil {
+			return nil, err
+		}
+		name := path.Base(file)
+		if imported.Name != nil {
+			name = imported.Name.Name
+		}
+		if !used[name] {
+			edits = append(edits, edit{imported.Pos(), imported.End(), ""})
+		}
+	}
+	return format.Source(s.edited(edits))
+}

@@ -1,0 +1,263 @@
+package memmapfs_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/absfs/memmapfs"
+)
+
+// failingSync is a filesystem whose files can be told to fail their Sync.
+func failingSync(hidden bool) (fileSystem *memmapfs.WatchedFS, failing *atomic.Bool) {
+	failing = new(atomic.Bool)
+	fileSystem = memmapfs.NewWatchedFS()
+	fileSystem.Hidden = hidden
+	fileSystem.Sync = func(name string, sync func() error) error {
+		if failing.Load() {
+			return &fs.PathError{Op: "sync", Path: name, Err: syscall.EIO}
+		}
+		return sync()
+	}
+	return fileSystem, failing
+}
+
+// checkSyncError fails the test unless err is the failure of a flush.
+func checkSyncError(t *testing.T, what string, err error, name string) {
+	t.Helper()
+	if !errors.Is(err, syscall.EIO) {
+		t.Errorf("%s returned %v, want the error of the flush", what, err)
+		return
+	}
+	checkPathError(t, what, err, name)
+}
+
+// Catches the loss of a background flush's error: bytes that a program believes to be safe are not.
+// The next Sync or Close has to return it, and only that, or the program would handle it twice.
+func TestBackgroundSyncError(t *testing.T) {
+	writes := map[string]func(file *memmapfs.MappedFile) error{
+		"WriteAt": func(file *memmapfs.MappedFile) error {
+			_, err := file.WriteAt([]byte("bytes"), 0)
+			return err
+		},
+		"Write": func(file *memmapfs.MappedFile) error {
+			_, err := file.Write([]byte("bytes"))
+			return err
+		},
+		"Truncate": func(file *memmapfs.MappedFile) error { return file.Truncate(10) },
+		"Data": func(file *memmapfs.MappedFile) error {
+			file.Data()[0]++
+			return nil
+		},
+	}
+	asynchronously := func(file *memmapfs.MappedFile) error { return file.SyncAsync() }
+	nothing := func(*memmapfs.MappedFile) error { return nil }
+	for _, test := range []struct {
+		name   string
+		config memmapfs.Config
+		start  func(file *memmapfs.MappedFile) error // the flush
+	}{
+		{"SyncPeriodic", memmapfs.Config{SyncMode: memmapfs.SyncPeriodic, SyncInterval: time.Millisecond}, nothing},
+		{"SyncAsync in SyncNever", memmapfs.Config{SyncMode: memmapfs.SyncNever}, asynchronously},
+		{"SyncAsync in SyncLazy", memmapfs.Config{SyncMode: memmapfs.SyncLazy}, asynchronously},
+		{"SyncAsync in SyncPeriodic", memmapfs.Config{SyncMode: memmapfs.SyncPeriodic, SyncInterval: time.Hour}, asynchronously},
+	} {
+		for way, write := range writes {
+			for _, hidden := range []bool{false, true} {
+				if hidden && way == "Data" || !hidden && !mappable() {
+					continue
+				}
+				for _, closes := range []string{"Sync", "Close", "MemMapFS.Close"} {
+					t.Run(fmt.Sprint(test.name, "/", way, "/hidden ", hidden, "/", closes), func(t *testing.T) {
+						base, failing := failingSync(hidden)
+						reported := make(chan error, 1)
+						config := test.config
+						config.Mode, config.MapFullFile = memmapfs.ModeReadWrite, true
+						config.OnSyncError = func(name string, err error) {
+							failing.Store(false) // so that it fails once
+							select {
+							case reported <- err:
+							default:
+								t.Errorf("a second report: %v", err)
+							}
+						}
+						fileSystem := memmapfs.New(base, &config)
+						defer fileSystem.Close()
+						name := writeFile(t, testDir(t), "file", content(100))
+						file := mustOpenMapped(t, fileSystem, name, os.O_RDWR)
+						failing.Store(true)
+						if err := join(write(file), test.start(file)); err != nil {
+							t.Fatal(err)
+						}
+						checkSyncError(t, "OnSyncError", <-reported, file.Name())
+						if closes == "Sync" {
+							checkSyncError(t, closes, file.Sync(), file.Name())
+							for range 2 {
+								if err := file.Sync(); err != nil {
+									t.Errorf("the error was returned again: %v", err)
+								}
+							}
+						} else {
+							failed := fileSystem.Close
+							if closes == "Close" {
+								failed = file.Close
+							}
+							checkSyncError(t, closes, failed(), file.Name())
+						}
+						if err := file.Close(); err != nil && !errors.Is(err, fs.ErrClosed) {
+							t.Errorf("Close: %v", err)
+						}
+						if err := fileSystem.Close(); err != nil && !errors.Is(err, fs.ErrClosed) {
+							t.Errorf("closing the filesystem: %v", err)
+						}
+					})
+				}
+			}
+		}
+	}
+}
+
+func join(errs ...error) error { return errors.Join(errs...) }
+
+// Catches a flush in the foreground whose error gets lost on the way.
+func TestForegroundSyncError(t *testing.T) {
+	for _, hidden := range []bool{false, true} {
+		for _, m := range modes {
+			if m.plain() || m.copyOnWrite() {
+				continue
+			}
+			t.Run(fmt.Sprint(m.name, "/hidden ", hidden), func(t *testing.T) {
+				base, failing := failingSync(hidden)
+				config := *m.config
+				config.SyncInterval = time.Hour
+				fileSystem := memmapfs.New(base, &config)
+				defer fileSystem.Close()
+				name := writeFile(t, testDir(t), "file", content(100))
+				file := mustOpenMapped(t, fileSystem, name, os.O_RDWR)
+
+				failing.Store(true)
+				n, err := file.Write([]byte("bytes"))
+				if config.SyncMode == memmapfs.SyncImmediate {
+					checkSyncError(t, "Write", err, file.Name())
+				} else if err != nil {
+					t.Errorf("Write: %v", err)
+				}
+				if n != 5 {
+					t.Errorf("Write returned %d, want 5: the bytes are written, if not durable", n)
+				}
+				checkSyncError(t, "Sync", file.Sync(), file.Name())
+				checkSyncError(t, "Sync again", file.Sync(), file.Name())
+				failing.Store(false)
+				if err := file.Sync(); err != nil {
+					t.Errorf("Sync on a disk that works again: %v", err)
+				}
+
+				if _, err := file.WriteString("bytes"); err != nil {
+					t.Error(err)
+				}
+				failing.Store(true)
+				err = file.Close()
+				if config.SyncMode == memmapfs.SyncLazy || config.SyncMode == memmapfs.SyncPeriodic {
+					checkSyncError(t, "Close", err, file.Name())
+				} else if err != nil {
+					t.Errorf("Close, which has nothing to flush: %v", err)
+				}
+				if _, err := file.ReadAt(make([]byte, 1), 0); !errors.Is(err, fs.ErrClosed) {
+					t.Errorf("after a Close that failed: %v, want fs.ErrClosed", err)
+				}
+			})
+		}
+	}
+}
+
+// Catches a failed flush of a mapped range that is taken for a success.
+func TestRangeSyncError(t *testing.T) {
+	if !mappable() {
+		return
+	}
+	var failing atomic.Bool
+	defer memmapfs.HookSyncMap(func(data []byte, flush func([]byte) error) error {
+		if failing.Load() {
+			return syscall.EIO
+		}
+		return flush(data)
+	})()
+	base, syncFails := failingSync(false)
+	fileSystem := memmapfs.New(base, full(memmapfs.ModeReadWrite, memmapfs.SyncImmediate))
+	defer fileSystem.Close()
+	file := mustOpenMapped(t, fileSystem, writeFile(t, testDir(t), "file", content(100)), os.O_RDWR)
+	forceMap(file)
+	if _, err := file.WriteAt([]byte("bytes"), 0); err != nil {
+		t.Fatal(err)
+	}
+	failing.Store(true)
+	syncFails.Store(true) // where a range is flushed with the file
+	for what, flush := range map[string]func() error{
+		"SyncRange": func() error { return file.SyncRange(0, 10) },
+		"WriteAt": func() error {
+			n, err := file.WriteAt([]byte("bytes"), 0)
+			if n != 5 {
+				t.Errorf("WriteAt returned %d, want 5", n)
+			}
+			return err
+		},
+		"Write": func() error {
+			if _, err := file.Seek(0, io.SeekStart); err != nil {
+				return err
+			}
+			_, err := file.Write([]byte("bytes"))
+			return err
+		},
+	} {
+		checkSyncError(t, what, flush(), file.Name())
+	}
+	failing.Store(false)
+	syncFails.Store(false)
+	if err := file.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+}
+
+// Catches an error that several callers share, or none gets, when they race for it.
+func TestBackgroundSyncErrorIsTakenOnce(t *testing.T) {
+	for range 100 {
+		base, failing := failingSync(true)
+		reported := make(chan struct{})
+		fileSystem := memmapfs.New(base, &memmapfs.Config{
+			SyncMode: memmapfs.SyncNever,
+			OnSyncError: func(string, error) {
+				failing.Store(false)
+				close(reported)
+			},
+		})
+		file := mustOpenMapped(t, fileSystem, writeFile(t, t.TempDir(), "file", nil), os.O_RDWR)
+		failing.Store(true)
+		if err := file.SyncAsync(); err != nil {
+			t.Fatal(err)
+		}
+		<-reported
+		var taken atomic.Int32
+		var callers sync.WaitGroup
+		for _, call := range []func() error{file.Sync, file.Sync, file.Close} {
+			callers.Add(1)
+			go func() {
+				defer callers.Done()
+				if err := call(); errors.Is(err, syscall.EIO) {
+					taken.Add(1)
+				}
+			}()
+		}
+		callers.Wait()
+		if taken.Load() != 1 {
+			t.Fatalf("%d of three callers got the error, want one", taken.Load())
+		}
+		fileSystem.Close()
+	}
+}
