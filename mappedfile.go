@@ -671,13 +671,13 @@ func (f *MappedFile) Data() []byte {
 	f.windows.mu.Lock()
 	defer f.windows.mu.Unlock()
 	m, err := f.mapWindowLocked(pos, f.writesStay)
-	if err != nil {
+	if err == nil && f.writesStay && !m.private { // the whole file did not fit
+		m, err = f.mapWindowLocked(pos, true)
+	}
+	if err != nil || m.private && !f.ungate(m) {
 		return nil
 	}
 	m.mapped.exposed.Store(true)
-	if m.private {
-		m.ungated.Store(true)
-	}
 	if m.writable && !m.private {
 		f.unsynced.exposed.Store(true)
 		f.noteDirty()

@@ -50,7 +50,6 @@ type addressRange struct {
 	data     []byte
 	exposed  atomic.Bool // a slice of it was handed out by Data
 	released atomic.Bool // that slice is no longer valid
-	revoked  atomic.Bool // nothing is mapped there any more
 }
 
 // tryMap maps the window in which off lies unless that is busy or fails, and reports success.
@@ -139,27 +138,22 @@ func (f *MappedFile) mapIndexLocked(off, size int64, info os.FileInfo, private b
 		return nil, err
 	}
 	m.index = index
+	f.settleDescriptor(m)
 	if private {
-		f.store.mu.Lock()
-		defer f.store.mu.Unlock()
-		copied, ok := f.copyStored(m)
-		if !ok {
-			m.release()
-			return nil, ErrSIGBUS
-		}
-		w.insert(m)
-		for _, index := range copied {
-			delete(f.store.pages, index)
+		if err := f.insertPrivate(m); err != nil {
+			return nil, err
 		}
 	} else {
 		w.insert(m)
+	}
+	if f.mfs.config.PopulatePages && sysPopulateFlag != 0 {
+		f.addResident(m, 0, pagesIn(m.limit.Load())-1)
 	}
 	if f.identity == nil {
 		f.identity = info
 		f.mfs.mapped.Add(1)
 		f.mfs.startAgeing()
 	}
-	f.settleDescriptor(m)
 	return m, nil
 }
 
@@ -293,9 +287,6 @@ func checkCoherent(fd uintptr, offset int64) error {
 // the modification time of a map that is stored to, or because it costs nothing. If it is
 // not, its last service is to tell whether this process may know which pages are in memory.
 func (f *MappedFile) settleDescriptor(m *mapping) {
-	if f.mfs.config.PopulatePages && sysPopulateFlag != 0 {
-		f.addResident(m, 0, pagesIn(m.limit.Load())-1)
-	}
 	if f.descriptor.owned == nil || f.windows.size != wholeFile || f.mapsWritable {
 		m.descriptor = f.descriptor
 		return
@@ -406,12 +397,8 @@ func (m *mapping) revoke() {
 		system.syncMap(m.data) // the file's own Sync, which reports errors, would not find it
 	}
 	if system.revoke(m.data) != nil {
-		// The file stays mapped until the addresses are given back. A limit of 0 sends
-		// every call to the file meanwhile.
-		m.limit.Store(0)
-		return
+		m.limit.Store(0) // the file stays mapped for a while, but no call uses it
 	}
-	m.mapped.revoked.Store(true)
 	retire(int64(len(m.data)))
 }
 
@@ -444,12 +431,14 @@ func reclaim() {
 
 // giveBack runs when a mapping has become garbage. A range that Data has handed out stays
 // while its slices may be valid (the handle was dropped without Close), and for long after
-// Close, so that a slice kept too long faults.
+// Close, so that a slice kept too long faults. Revoking it again lets go of the file where
+// that failed at first.
 func giveBack(r *addressRange) {
 	switch {
 	case !r.exposed.Load():
 		system.unmap(r.data)
-	case r.released.Load() && (r.revoked.Load() || system.revoke(r.data) == nil):
+	case r.released.Load():
+		system.revoke(r.data)
 		quarantine.add(r.data)
 	}
 }

@@ -37,12 +37,16 @@ func sysMap(fd uintptr, offset int64, length, flags int) ([]byte, error) {
 	return unsafe.Slice((*byte)(address), length), nil
 }
 
-// sysRevoke replaces the map by memory that cannot be accessed, at the same addresses
-// and in one step, so that nothing else can be mapped there in between.
+// sysRevoke replaces the map by memory that cannot be accessed, at the same addresses and in
+// one step, so that nothing else can be mapped there in between. Where the limit of maps does
+// not allow that, the map itself becomes inaccessible.
 func sysRevoke(data []byte) error {
 	_, err := unix.MmapPtr(-1, 0, unsafe.Pointer(unsafe.SliceData(data)), uintptr(len(data)),
 		unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_FIXED)
-	return err
+	if err != nil {
+		return unix.Mprotect(data, unix.PROT_NONE)
+	}
+	return nil
 }
 
 // sysUnmap gives the addresses back.

@@ -1,6 +1,7 @@
 package memmapfs
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -57,20 +58,35 @@ func (f *MappedFile) writePrivate(p []byte, off int64) (int, error) {
 
 // writePrivateHead writes the head of p to where its first byte lives.
 func (f *MappedFile) writePrivateHead(p []byte, off, size int64) (int, error) {
-	m := f.windows.at(off)
-	if m == nil && !f.unmappable.Load() && f.windows.mapsWhole() {
-		f.mapWindow(off, true)
-		m = f.windows.at(off)
-	}
-	if m != nil && m.private {
-		m.raise(size)
-		if m.holds(off) {
-			n := int(min(int64(len(p)), m.limit.Load()-(off-m.offset)))
-			return f.storePrivate(m, p[:n], off)
+	for {
+		m := f.windows.at(off)
+		if m == nil && !f.unmappable.Load() && f.windows.mapsWhole() {
+			f.mapWindow(off, true)
+			m = f.windows.at(off)
+		}
+		if m != nil && m.private {
+			m.raise(size)
+			if m.holds(off) {
+				n := int(min(int64(len(p)), m.limit.Load()-(off-m.offset)))
+				n, err := f.storePrivate(m, p[:n], off)
+				if err == errMapDecides {
+					err = ErrSIGBUS
+				}
+				return n, err
+			}
+		}
+		n, err := f.storePage(p[:min(int64(len(p)), pageBytes-off%pageBytes)], off)
+		if err != errMapDecides {
+			return n, err
+		}
+		if f.closed.Load() {
+			return 0, fs.ErrClosed
 		}
 	}
-	return f.storePage(p[:min(int64(len(p)), pageBytes-off%pageBytes)], off)
 }
+
+// errMapDecides refuses a page for the store because Data or View show the map's.
+var errMapDecides = errors.New("the private map decides")
 
 // storePrivate stores p into a private map. What the map does not take goes to the page store:
 // a map of a file in tmpfs needs space on the disk for a hole that is only read.
@@ -83,7 +99,7 @@ func (f *MappedFile) storePrivate(m *mapping, p []byte, off int64) (int, error) 
 			f.file.ReadAt(b[:], m.offset+int64(page)*pageBytes)
 		}
 	}
-	if f.copyIn(m, start, p) {
+	if !f.store.has(m.offset/pageBytes+int64(first), m.offset/pageBytes+int64(last)) && f.copyIn(m, start, p) {
 		m.written.add(first, last)
 		m.resident.add(first, last)
 		return len(p), nil
@@ -97,11 +113,31 @@ func (f *MappedFile) storePrivate(m *mapping, p []byte, off int64) (int, error) 
 	return f.storePage(p[:min(int64(len(p)), pageBytes-off%pageBytes)], off)
 }
 
+// has reports whether any page from first to last is in the store.
+func (s *pageStore) has(first, last int64) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for index := first; index <= last && len(s.pages) > 0; index++ {
+		if _, ok := s.pages[index]; ok {
+			return true
+		}
+	}
+	return false
+}
+
 // storePage writes p, which lies in one page, to the page store.
 func (f *MappedFile) storePage(p []byte, off int64) (int, error) {
+	readable := make([]byte, len(p))
+	if !copyGuarded(readable, p) {
+		return 0, errBadBuffer
+	}
 	index := off / pageBytes
 	f.store.mu.Lock()
 	defer f.store.mu.Unlock()
+	m := f.windows.at(off)
+	if m != nil && m.ungated.Load() {
+		return 0, errMapDecides
+	}
 	page, ok := f.store.pages[index]
 	if !ok {
 		page = make([]byte, pageBytes)
@@ -115,16 +151,52 @@ func (f *MappedFile) storePage(p []byte, off int64) (int, error) {
 		}
 		f.store.pages[index] = page
 	}
-	if !copyGuarded(page[off%pageBytes:], p) {
-		return 0, errBadBuffer
-	}
-	// Whoever marks a page as resident looks at the store under its lock first: from here on
-	// no window serves this page.
-	if m := f.windows.at(off); m != nil {
+	copy(page[off%pageBytes:], readable)
+	// Whoever marks a page looks at the store under its lock first: from here on no map serves
+	// this page.
+	if m != nil {
 		at := int((off - m.offset) / pageBytes)
 		m.resident.remove(at, at)
+		m.written.remove(at, at)
 	}
 	return len(p), nil
+}
+
+// insertPrivate publishes a private map, with the store's pages that lie in it. The caller holds
+// f.windows.mu.
+func (f *MappedFile) insertPrivate(m *mapping) error {
+	f.store.mu.Lock()
+	defer f.store.mu.Unlock()
+	copied, ok := f.copyStored(m)
+	if !ok {
+		m.release()
+		return ErrSIGBUS
+	}
+	f.windows.insert(m)
+	f.forgetStored(copied)
+	return nil
+}
+
+// ungate makes a private map the only truth about its range, because its bytes are handed out. It
+// reports whether the map takes the store's pages that lie in it.
+func (f *MappedFile) ungate(m *mapping) bool {
+	if m.ungated.Load() {
+		return true
+	}
+	f.store.mu.Lock()
+	defer f.store.mu.Unlock()
+	copied, ok := f.copyStored(m)
+	if ok {
+		m.ungated.Store(true)
+		f.forgetStored(copied)
+	}
+	return ok
+}
+
+func (f *MappedFile) forgetStored(indexes []int64) {
+	for _, index := range indexes {
+		delete(f.store.pages, index)
+	}
 }
 
 // overlay puts the private bytes of [off, off+len(p)) over p, which holds the file's. It
@@ -162,8 +234,8 @@ func (f *MappedFile) overlayMapped(p []byte, off int64, m *mapping, start int64,
 	}
 }
 
-// copyStored copies the store's pages that lie in m into it, which nobody uses yet, and
-// returns their indexes. The caller holds f.store.mu.
+// copyStored copies the store's pages that lie in m into it and returns their indexes. The caller
+// holds f.store.mu.
 func (f *MappedFile) copyStored(m *mapping) (copied []int64, ok bool) {
 	first := m.offset / pageBytes
 	for index, page := range f.store.pages {

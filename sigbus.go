@@ -147,8 +147,9 @@ func (f *MappedFile) pinLive(off int64, n int) (*mapping, int64) {
 	if !ok || !m.pin() {
 		return nil, 0
 	}
-	if m.private {
-		m.ungated.Store(true)
+	if m.private && !f.ungate(m) {
+		m.unpin()
+		return nil, 0
 	}
 	return m, start
 }

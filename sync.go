@@ -1,10 +1,12 @@
 package memmapfs
 
 import (
+	"errors"
 	"io/fs"
 	"math"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -114,8 +116,7 @@ func (f *MappedFile) SyncAsync() error {
 // flush makes the file durable and moves its modification time if stores have not.
 func (f *MappedFile) flush() error {
 	f.unsynced.dirty.Store(false)
-	f.moveModTime()
-	var err error
+	err := f.moveModTime()
 	if !sysFileSyncCoversMaps {
 		f.windows.each(func(m *mapping) {
 			if m.writable && !m.private {
@@ -130,13 +131,18 @@ func (f *MappedFile) flush() error {
 }
 
 // moveModTime moves the modification time if bytes were stored through the map: the kernel
-// does so only for the first store into a clean page.
-func (f *MappedFile) moveModTime() {
-	if f.unsynced.stored.Load() && f.unsynced.stored.Swap(false) {
-		f.windows.mu.Lock()
-		defer f.windows.mu.Unlock()
-		f.descriptor.do(system.touchModTime)
+// does so only for the first store into a clean page. That it may not be set is no error.
+func (f *MappedFile) moveModTime() error {
+	if !f.unsynced.stored.Load() || !f.unsynced.stored.Swap(false) {
+		return nil
 	}
+	f.windows.mu.Lock()
+	defer f.windows.mu.Unlock()
+	err := f.descriptor.do(system.touchModTime)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) || errors.Is(err, errors.ErrUnsupported) {
+		return nil
+	}
+	return err
 }
 
 // flushRange flushes just the range if a ranged flush is durable here and writable maps hold
@@ -179,8 +185,7 @@ func (f *MappedFile) flushAtClose() error {
 	if f.mfs.config.SyncMode != SyncNever && f.awaitsFlush() {
 		return join(err, f.unlessUnsyncable(f.flush()))
 	}
-	f.moveModTime()
-	return err
+	return join(err, f.moveModTime())
 }
 
 // flushBehind is a flush in the background. It leaves its error to the next Sync or Close.
@@ -231,7 +236,8 @@ func (f *MappedFile) takeSyncError() error {
 }
 
 // flusher flushes the files of one MemMapFS in the background. It has a goroutine only while
-// it flushes, and a timer only while a file waits for it.
+// it flushes, and a timer only while a file waits for it. When a flush takes longer than the
+// interval the next one starts beside it, so that files on other disks do not wait.
 type flusher struct {
 	mu      sync.Mutex // guards the fields below; no lock is taken under it
 	waiting map[*MappedFile]struct{}

@@ -427,12 +427,22 @@ func TestSyncWaitsForBackgroundFlush(t *testing.T) {
 	if err := file.(*MappedFile).SyncAsync(); err != nil {
 		t.Fatal(err)
 	}
-	<-begun
+	waitFor(t, begun)
 	if err := file.Sync(); !errors.Is(err, failure) {
 		t.Errorf("Sync returned %v, want the error of the flush that ran beside it", err)
 	}
 	if err := fileSystem.Close(); err != nil {
 		t.Errorf("the error was reported again: %v", err)
+	}
+}
+
+// waitFor waits for a background flush to begin.
+func waitFor(t *testing.T, begun <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-begun:
+	case <-time.After(10 * time.Second):
+		t.Fatal("no background flush begins")
 	}
 }
 
@@ -458,7 +468,7 @@ func TestCloseWaitsForBackgroundFlush(t *testing.T) {
 	if err := file.(*MappedFile).SyncAsync(); err != nil {
 		t.Fatal(err)
 	}
-	<-begun
+	waitFor(t, begun)
 	closed := make(chan error)
 	go func() { closed <- fileSystem.Close() }()
 	select {

@@ -96,7 +96,12 @@ func TestBackgroundSyncError(t *testing.T) {
 						if err := join(write(file), test.start(file)); err != nil {
 							t.Fatal(err)
 						}
-						checkSyncError(t, "OnSyncError", <-reported, file.Name())
+						select {
+						case err := <-reported:
+							checkSyncError(t, "OnSyncError", err, file.Name())
+						case <-time.After(10 * time.Second):
+							t.Fatal("OnSyncError is not called")
+						}
 						if closes == "Sync" {
 							checkSyncError(t, closes, file.Sync(), file.Name())
 							for range 2 {
@@ -242,7 +247,11 @@ func TestBackgroundSyncErrorIsTakenOnce(t *testing.T) {
 		if err := file.SyncAsync(); err != nil {
 			t.Fatal(err)
 		}
-		<-reported
+		select {
+		case <-reported:
+		case <-time.After(10 * time.Second):
+			t.Fatal("OnSyncError is not called")
+		}
 		var taken atomic.Int32
 		var callers sync.WaitGroup
 		for _, call := range []func() error{file.Sync, file.Sync, file.Close} {

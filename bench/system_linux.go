@@ -53,7 +53,7 @@ func freeBytes(dir string) int64 {
 	if unix.Statfs(dir, &stat) != nil {
 		return -1
 	}
-	return int64(stat.Bavail) * stat.Bsize
+	return int64(stat.Bavail) * int64(stat.Bsize)
 }
 
 // availableMemory returns the bytes that can be used without swapping, or -1 if that is unknown.

@@ -612,10 +612,13 @@ func TestSlowPages(t *testing.T) {
 			must(t, m.Create(name, size))
 			file := open(t, fileSystem, m.name(name), os.O_RDONLY)
 			must(t, m.Set(name, badfs.Faults{SlowReads: slow, Delay: delay}))
-			good := make([]byte, 8)
-			for range 64 {
-				if _, err := file.ReadAt(good, size-pageSize); err != nil {
-					t.Fatal(err)
+			// The pages between the slow ones are in memory and known to be: whoever concludes from
+			// them on the others is wrong.
+			for round := 0; round < 3; round++ {
+				for page := int64(1); page < size/pageSize; page += 2 {
+					if _, err := file.ReadAt(make([]byte, 8), page*pageSize); err != nil {
+						t.Fatal(err)
+					}
 				}
 			}
 			if mapped, ok := file.(*memmapfs.MappedFile); ok && !mapped.Mapped() {
