@@ -135,6 +135,9 @@ func (f *MappedFile) storePage(p []byte, off int64) (int, error) {
 	f.store.mu.Lock()
 	defer f.store.mu.Unlock()
 	m := f.windows.at(off)
+	if m != nil && off-m.offset >= int64(len(m.data)) {
+		m = nil // the file has grown past its map
+	}
 	if m != nil && m.ungated.Load() {
 		return 0, errMapDecides
 	}

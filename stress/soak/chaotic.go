@@ -127,7 +127,8 @@ func (f *chaoticFile) newHandle(random *rand.Rand) *handle {
 	h := &handle{}
 	flags := []int{os.O_RDWR, os.O_RDWR, os.O_RDWR, os.O_RDONLY, os.O_WRONLY, os.O_RDWR | os.O_APPEND}[random.IntN(6)]
 	h.MappedFile, h.mfs, h.description = f.open(random, f.path, flags, func(memmapfs.Config) bool { return true })
-	f.log.add(operation{"open", h.String(), 0, 0, fmt.Sprintf("%p", h)})
+	h.label = fmt.Sprint("handle ", f.opens.Load())
+	f.log.add(operation{"open", h.String(), 0, 0, ""})
 	return h
 }
 
@@ -158,9 +159,8 @@ func (f *chaoticFile) anything(random *rand.Rand) {
 	i := random.IntN(len(f.handles))
 	h := f.handles[i].Load()
 	off, n := place(random, 0, f.most)
-	who := fmt.Sprintf("%p", h)
 	done := func(what string, count int64, err error) {
-		f.log.add(operation{who, what, off, n, fmt.Sprintf("= %d, %v", count, err)})
+		f.log.add(operation{h.label, what, off, n, fmt.Sprintf("= %d, %v", count, err)})
 	}
 	// What a handle refuses because of its flags and its mode, at any time.
 	refused := []error{memmapfs.ErrWriteToReadOnlyMap, syscall.EBADF}

@@ -103,6 +103,7 @@ func soak(dir string, duration, every time.Duration, seed uint64) error {
 		fmt.Println("no full disk:", reason)
 	} else {
 		start(small, true, 4, liveModelled)
+		start(small, true, 2, liveModelledPrivate)
 		start(small, true, 3, liveChaotic)
 	}
 
@@ -187,7 +188,7 @@ func (l *operationLog) add(o operation) {
 	l.count++
 }
 
-// about describes the last operations that touched the byte at off, or that have no offset, and the
+// about describes the last operations that touched the byte at off or all of the file, and the
 // last ones of all.
 func (l *operationLog) about(off int64) string {
 	l.mu.Lock()
@@ -199,13 +200,15 @@ func (l *operationLog) about(off int64) string {
 	}
 	var touching []string
 	for i := l.count - 1; i >= max(0, l.count-len(l.last)) && len(touching) < most; i-- {
-		if o := l.last[i%len(l.last)]; o.n == 0 || o.off <= off && off < o.off+o.n {
+		o := l.last[i%len(l.last)]
+		everywhere := o.n == 0 && o.what != "Stat" && !strings.HasPrefix(o.what, "Sync")
+		if everywhere || o.off <= off && off < o.off+o.n {
 			touching = append(touching, line(i))
 		}
 	}
 	slices.Reverse(touching)
 	var text strings.Builder
-	fmt.Fprintf(&text, "the last operations on the byte at %d, or without an offset:\n%s", off, strings.Join(touching, ""))
+	fmt.Fprintf(&text, "the last operations on the byte at %d, or on all of the file:\n%s", off, strings.Join(touching, ""))
 	fmt.Fprintf(&text, "the last operations of all:\n")
 	for i := max(0, l.count-most); i < l.count; i++ {
 		text.WriteString(line(i))

@@ -40,7 +40,15 @@ type handle struct {
 	*memmapfs.MappedFile
 	mfs *memmapfs.MemMapFS
 	description
+	label   string
 	private []byte // what the handle shows if its writes stay in it, otherwise nil
+}
+
+func (h *handle) String() string {
+	if h == nil {
+		return "nobody"
+	}
+	return h.label + " (" + h.description.String() + ")"
 }
 
 func (h *handle) writable() bool {
@@ -131,7 +139,8 @@ func (f *modelledFile) newHandle(random *rand.Rand, allowed func(memmapfs.Config
 	if h.Mode == memmapfs.ModeCopyOnWrite {
 		h.private = bytes.Clone(f.content)
 	}
-	f.log.add(operation{"open", h.String(), 0, int64(len(f.content)), fmt.Sprintf("%p", h)})
+	h.label = fmt.Sprint("handle ", f.opens.Load())
+	f.log.add(operation{"open", h.String(), 0, 0, fmt.Sprint("size ", len(f.content))})
 	return h
 }
 
@@ -174,7 +183,7 @@ func (f *modelledFile) failed(off int64, format string, args ...any) {
 
 // must fails for an error that the operation cannot have.
 func (f *modelledFile) must(h *handle, what string, err error) {
-	f.log.add(operation{fmt.Sprintf("%p", h), what, 0, 0, fmt.Sprint(err)})
+	f.log.add(operation{h.label, what, 0, 0, fmt.Sprint(err)})
 	if err != nil {
 		f.failed(0, "%s by %v: %v", what, h, err)
 	}
@@ -185,7 +194,7 @@ func (f *modelledFile) own(random *rand.Rand, owner int) {
 	h := f.handles[random.IntN(len(f.handles))]
 	from, to := f.part(owner)
 	size := int64(len(f.content))
-	who := fmt.Sprintf("owner %d %p", owner, h)
+	who := fmt.Sprintf("owner %d, %s", owner, h.label)
 	off, n := place(random, from, to)
 	inside := min(off+n, size) - off // what a write may cover without changing the size
 	switch choice := random.IntN(100); {
@@ -317,6 +326,10 @@ func (f *modelledFile) writeAt(h *handle, random *rand.Rand, who string, off, n 
 // wrote takes a write into the model.
 func (f *modelledFile) wrote(h *handle, what string, p []byte, off int64, got int, err error) {
 	switch {
+	case f.full && h != nil && h.private != nil && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, memmapfs.ErrSIGBUS)):
+		f.refusals.Add(1)
+		f.readBack(h, p, off, got)
+		return
 	case f.full && errors.Is(err, syscall.ENOSPC):
 		f.refusals.Add(1)
 		got = f.reached(h, what, p, off, got)
@@ -353,6 +366,22 @@ func (f *modelledFile) reached(h *handle, what string, p []byte, off int64, got 
 	}
 	f.failed(off, "%s(%d bytes at %d) by %v: refused after %d bytes, but the file has neither the old nor the new bytes", what, len(p), off, h, got)
 	return 0
+}
+
+// readBack takes into the model what a private write that was refused after got bytes has left: behind
+// these, each byte is the old or the new one.
+func (f *modelledFile) readBack(h *handle, p []byte, off int64, got int) {
+	now := make([]byte, len(p))
+	if n, err := h.ReadAt(now, off); n != len(p) || err != nil {
+		f.failed(off, "ReadAt(%d bytes at %d) by %v after a write that was refused: %d, %v", len(p), off, h, n, err)
+	}
+	for i, b := range now {
+		if b != p[i] && (i < got || b != h.private[off+int64(i)]) {
+			f.failed(off+int64(i), "WriteAt(%d bytes at %d) by %v: refused after %d bytes, but the byte at %d is neither the old nor the new one",
+				len(p), off, h, got, off+int64(i))
+		}
+	}
+	copy(h.private[off:], now)
 }
 
 // view compares a range inside the file, and stores to it where the mode allows it.
@@ -488,7 +517,7 @@ func (f *modelledFile) extend(random *rand.Rand, h *handle) {
 }
 
 func (f *modelledFile) finishExtending(h *handle, what string, p []byte, off int64, got int, err error) {
-	f.log.add(operation{fmt.Sprintf("%p", h), what, off, int64(len(p)), result(got, err)})
+	f.log.add(operation{h.label, what, off, int64(len(p)), result(got, err)})
 	f.wrote(h, what, p, off, got, err)
 }
 
@@ -513,7 +542,7 @@ func (f *modelledFile) writeOutside(random *rand.Rand) {
 // compareAll reads all of the file through the handle, in every way there is, and around it; f.mu
 // is held.
 func (f *modelledFile) compareAll(random *rand.Rand, h *handle) {
-	who := fmt.Sprintf("%p", h)
+	who := h.label
 	content := f.contentOf(h)
 	p := make([]byte, len(content))
 	got, err := h.ReadAt(p, 0)
