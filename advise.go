@@ -12,7 +12,7 @@ import (
 // advise gives a hint for the whole map, mapping the file if it is not mapped. A lasting hint
 // is given to every later map, too. A system without the hint has unsupportedAdvice.
 func (f *MappedFile) advise(advice int, lasting bool) error {
-	if f.closed.Load() {
+	if f.isClosed() {
 		return fs.ErrClosed
 	}
 	if advice == unsupportedAdvice {

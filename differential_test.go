@@ -160,6 +160,7 @@ type operationSequence struct {
 
 	window     int64 // boundaries that offsets and lengths are drawn to
 	limit      int64 // no operation makes the file longer
+	recent     int64 // the offset drawn last: maps are made of what is used again
 	generation int   // counts the files that have been at fileName
 
 	steps       int
@@ -469,11 +470,11 @@ func (s *operationSequence) outside(do func(side *side) error) {
 // near returns a small distance, as often before as after.
 func (s *operationSequence) near() int64 { return int64(s.choose.below(41) - 20) }
 
-// offset draws an offset, most of them near a boundary. With wild it may also be negative or near the
-// largest there is.
+// offset draws an offset, most of them near a boundary or near the one drawn before. With wild it may
+// also be negative or near the largest there is.
 func (s *operationSequence) offset(size int64, wild bool) int64 {
 	off := int64(0)
-	switch s.choose.below(12) {
+	switch s.choose.below(16) {
 	case 0:
 	case 1:
 		off = size
@@ -490,10 +491,13 @@ func (s *operationSequence) offset(size int64, wild bool) int64 {
 			}
 			return math.MaxInt64 - int64(s.choose.below(20))
 		}
-	default:
+	case 9, 10:
 		off = int64(s.choose.below(int(size) + 1))
+	default:
+		off = s.recent + s.near()
 	}
-	return min(max(off, 0), s.limit)
+	s.recent = min(max(off, 0), s.limit)
+	return s.recent
 }
 
 // length draws a length of at most limit.

@@ -19,12 +19,8 @@ func HookSyncMap(hook func(data []byte, flush func(data []byte) error) error) (r
 // StoredThroughMap reports whether bytes were stored through the map since the last Sync.
 func StoredThroughMap(f *MappedFile) bool { return f.unsynced.stored.Load() }
 
-// FlushFailed reports whether a background flush has left an error for the next Sync or Close.
-func FlushFailed(f *MappedFile) bool {
-	f.unsynced.mu.Lock()
-	defer f.unsynced.mu.Unlock()
-	return f.unsynced.err != nil
-}
+// StoresWrites reports whether a write may be a store, as it may not where a flush follows each write.
+func StoresWrites(f *MappedFile) bool { return f.mayStore }
 
 // WatchedFS is the operating system's filesystem with a place for a test to stand: it is told of the
 // calls that reach a file, and may delay them, fail them or leave them out. Its files offer their

@@ -127,7 +127,7 @@ type fullDisk struct {
 }
 
 // The page that is written to on the full disk.
-var fullOff = 100 * pageSize
+const fullOff = 384 << 10
 
 // writePage is a WriteAt of a page of the pattern.
 func writePage(off int64) func(file *memmapfs.MappedFile) (int64, int, error) {
@@ -229,7 +229,7 @@ func fullDiskCases(end int64) []fullDisk {
 		{"hot page without a block by Write", readWrite, os.O_RDWR, hotHole, writeAtPosition(fullOff, write), full, true},
 		{"hot page without a block by WriteString", readWrite, os.O_RDWR, hotHole, writeAtPosition(fullOff, writeString), full, true},
 		{"hot page without a block by ReadFrom", readWrite, os.O_RDWR, hotHole, writeAtPosition(fullOff, readFrom), full, true},
-		{"hot page without a block, sync immediate", immediate, os.O_RDWR, hotHole, writePage(fullOff), full, true},
+		{"sync immediate", immediate, os.O_RDWR, hotHole, writePage(fullOff), full, false},
 		{"hot page with a block", readWrite, os.O_RDWR, hot, writePage(fullOff), nil, false},
 		{"growth", readWrite, os.O_RDWR, mapped, writePage(end), full, false},
 		{"growth by Write", readWrite, os.O_RDWR, mapped, writeAtPosition(end, write), full, false},

@@ -34,7 +34,7 @@ type MappedFile struct {
 	file absfs.File // the wrapped file
 	mfs  *MemMapFS
 	flag int // that it was opened with
-	slot int // in mfs.open, guarded by mfs.mu
+	slot int // in mfs.open, plus 1; guarded by mfs.mu
 
 	writesStay   bool // ModeCopyOnWrite: writes stay in the handle
 	mapsWritable bool // its maps reach the file
@@ -50,17 +50,19 @@ type MappedFile struct {
 	// Package os lets reading a directory race with its Close and then fails in odd ways.
 	reading sync.Mutex // held while a directory is read, and while the wrapped file is closed
 
+	known      atomic.Bool // to mfs: see remember
 	closed     atomic.Bool
 	unmappable atomic.Bool // it cannot be mapped, now or later
 
-	fileCalls atomic.Int64 // calls that went to the wrapped file
-	mapAt     atomic.Int64 // the number of them at which mapping is tried next
+	demand demand
 
 	descriptor *descriptor // guarded by windows.mu
 	coherent   bool        // a shared map was not refused; guarded by windows.mu
-	identity   os.FileInfo // when it was first mapped; guarded by windows.mu
-	advice     []int       // lasting hints, for later maps too; guarded by windows.mu
-	store      pageStore   // private pages that are not in a private map
+
+	keptForProbes bool        // the descriptor is there only to ask about residency; guarded by windows.mu
+	identity      os.FileInfo // when it was first mapped; guarded by windows.mu
+	advice        []int       // lasting hints, for later maps too; guarded by windows.mu
+	store         pageStore   // private pages that are not in a private map
 
 	unsynced   unsyncedBytes
 	preloading sync.WaitGroup
@@ -85,6 +87,9 @@ const accessMode = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
 // understoodFlags are the open flags under which a file behaves as this package expects. What
 // others mean (O_DIRECT, O_PATH) is left to the wrapped file: nothing is mapped then.
 const understoodFlags = accessMode | os.O_APPEND | os.O_CREATE | os.O_EXCL | os.O_TRUNC | os.O_SYNC
+
+// isClosed reports whether the file or its filesystem was closed.
+func (f *MappedFile) isClosed() bool { return f.closed.Load() || f.mfs.closed.Load() }
 
 // wrap gives err the operation and the file's name. Errors of the wrapped file keep their own.
 func (f *MappedFile) wrap(op string, err error) error {
@@ -137,10 +142,10 @@ func (f *MappedFile) readUnmapped(p []byte) (n int, err error, done bool) {
 	if f.ownsPos.Load() {
 		return 0, nil, false
 	}
-	if f.closed.Load() {
+	if f.isClosed() {
 		return 0, fs.ErrClosed, true
 	}
-	f.fileCalls.Add(1)
+	f.demand.note(len(p))
 	n, err = f.file.Read(p)
 	return n, err, true
 }
@@ -212,7 +217,7 @@ func (f *MappedFile) readHot(p []byte, off int64) bool {
 // readAt is the slow path: the head of p from what is mapped and in memory, the rest from
 // the wrapped file, over it the private pages.
 func (f *MappedFile) readAt(p []byte, off int64) (int, error) {
-	if f.closed.Load() {
+	if f.isClosed() {
 		return 0, fs.ErrClosed
 	}
 	if off < 0 {
@@ -226,7 +231,7 @@ func (f *MappedFile) readAt(p []byte, off int64) (int, error) {
 		return head, nil
 	}
 	p, off = p[head:], off+int64(head)
-	f.fileCalls.Add(1)
+	f.demand.note(len(p))
 	n, err := f.file.ReadAt(p, off)
 	if n > 0 {
 		if f.writesStay {
@@ -260,9 +265,7 @@ func (f *MappedFile) readWindows(p []byte, off int64) int {
 			return head
 		}
 		if !m.knows(start, n) {
-			first, last := pageSpan(start, n)
-			m.probe(first, last, func(first, last int) { f.addResident(m, first, last) })
-			if !m.knows(start, n) {
+			if first, last := pageSpan(start, n); !f.probe(m, first, last) {
 				return head
 			}
 		}
@@ -372,7 +375,7 @@ func (f *MappedFile) writeUnmapped(p []byte) (n int, err error, done bool) {
 	if err := f.writable(); err != nil {
 		return 0, err, true
 	}
-	f.fileCalls.Add(1)
+	f.demand.note(len(p))
 	n, err = f.file.Write(p)
 	if n > 0 {
 		err = join(err, f.wrote(0, 0))
@@ -439,13 +442,15 @@ func (f *MappedFile) writeAt(p []byte, off int64) (int, error) {
 		return f.file.WriteAt(p, off)
 	}
 	head := 0
-	if f.mapsWritable && f.flag&os.O_SYNC == 0 {
+	// Where a flush follows, writing through the file is faster: a store into a page that was
+	// flushed faults, and makes the whole large page dirty that it lies in.
+	if f.mapsWritable && f.flag&os.O_SYNC == 0 && f.mfs.config.SyncMode != SyncImmediate {
 		head = f.writeWindows(p, off)
 	}
 	n := 0
 	var err error
 	if head < len(p) {
-		f.fileCalls.Add(1)
+		f.demand.note(len(p) - head)
 		n, err = f.file.WriteAt(p[head:], off+int64(head))
 		if n > 0 {
 			f.learnWritten(off+int64(head), n)
@@ -486,7 +491,7 @@ func (f *MappedFile) writeWindows(p []byte, off int64) (head int) {
 // writable returns the error with which a write is refused whatever its range is. The wrapped
 // file refuses what its own flags do not allow.
 func (f *MappedFile) writable() error {
-	if f.closed.Load() {
+	if f.isClosed() {
 		return fs.ErrClosed
 	}
 	switch f.mfs.config.Mode {
@@ -512,7 +517,7 @@ func (f *MappedFile) seek(offset int64, whence int) (int64, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed.Load() {
+	if f.isClosed() {
 		return 0, fs.ErrClosed
 	}
 	target := offset
@@ -546,7 +551,7 @@ func (f *MappedFile) seekUnmapped(offset int64, whence int) (pos int64, err erro
 	if f.ownsPos.Load() {
 		return 0, nil, false
 	}
-	if f.closed.Load() {
+	if f.isClosed() {
 		return 0, fs.ErrClosed, true
 	}
 	pos, err = f.file.Seek(offset, whence)
@@ -558,6 +563,12 @@ func (f *MappedFile) seekUnmapped(offset int64, whence int) (pos int64, err erro
 // fault from here on. A background flush that failed and was not yet reported is reported
 // here. The second Close gives fs.ErrClosed.
 func (f *MappedFile) Close() error {
+	return f.close(f.mfs.closed.Load())
+}
+
+// close is Close. After that of the filesystem it is late: what is left to do is done, and the error
+// is fs.ErrClosed.
+func (f *MappedFile) close(late bool) error {
 	if !f.closed.CompareAndSwap(false, true) {
 		return f.wrap("close", fs.ErrClosed)
 	}
@@ -569,8 +580,7 @@ func (f *MappedFile) Close() error {
 	err := f.flushAtClose()
 	f.windows.mu.Lock()
 	f.windows.releaseAll()
-	err = join(err, f.descriptor.close())
-	f.descriptor = nil
+	err = join(err, f.closeDescriptor())
 	if f.identity != nil {
 		f.mfs.mapped.Add(-1)
 	}
@@ -580,12 +590,15 @@ func (f *MappedFile) Close() error {
 	}
 	f.reading.Lock()
 	defer f.reading.Unlock()
-	return f.wrap("close", join(err, f.file.Close()))
+	if err = join(err, f.file.Close()); err == nil && late {
+		err = fs.ErrClosed
+	}
+	return f.wrap("close", err)
 }
 
 // Stat returns what the wrapped file's Stat returns.
 func (f *MappedFile) Stat() (fs.FileInfo, error) {
-	if f.closed.Load() {
+	if f.isClosed() {
 		return nil, f.wrap("stat", fs.ErrClosed)
 	}
 	info, err := f.file.Stat()
@@ -626,7 +639,7 @@ func (f *MappedFile) unmap() {
 func (f *MappedFile) Readdir(n int) ([]os.FileInfo, error) {
 	f.reading.Lock()
 	defer f.reading.Unlock()
-	if f.closed.Load() {
+	if f.isClosed() {
 		return nil, f.wrap("readdir", fs.ErrClosed)
 	}
 	infos, err := f.file.Readdir(n)
@@ -637,7 +650,7 @@ func (f *MappedFile) Readdir(n int) ([]os.FileInfo, error) {
 func (f *MappedFile) Readdirnames(n int) ([]string, error) {
 	f.reading.Lock()
 	defer f.reading.Unlock()
-	if f.closed.Load() {
+	if f.isClosed() {
 		return nil, f.wrap("readdir", fs.ErrClosed)
 	}
 	names, err := f.file.Readdirnames(n)
@@ -648,7 +661,7 @@ func (f *MappedFile) Readdirnames(n int) ([]string, error) {
 func (f *MappedFile) ReadDir(n int) ([]fs.DirEntry, error) {
 	f.reading.Lock()
 	defer f.reading.Unlock()
-	if f.closed.Load() {
+	if f.isClosed() {
 		return nil, f.wrap("readdir", fs.ErrClosed)
 	}
 	entries, err := f.file.ReadDir(n)
@@ -704,7 +717,7 @@ func (f *MappedFile) ReadFrom(r io.Reader) (int64, error) {
 // SyscallConn gives access to the wrapped file's descriptor, if it offers one. A copy-on-write
 // file has none that shows its contents.
 func (f *MappedFile) SyscallConn() (syscall.RawConn, error) {
-	if f.closed.Load() {
+	if f.isClosed() {
 		return nil, f.wrap("SyscallConn", fs.ErrClosed)
 	}
 	if file, ok := f.file.(syscall.Conn); ok && !f.writesStay {

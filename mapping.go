@@ -33,8 +33,10 @@ type mapping struct {
 
 	writable       bool
 	private        bool
-	descriptor     *descriptor // for questions about residency; nil when it is gone
-	tellsResidency bool        // the kernel answers them truly for this process
+	descriptor     *descriptor  // for questions about residency; nil when it is gone
+	tellsResidency bool         // the kernel answers them truly for this process
+	probeCost      atomic.Int64 // of a chunk, in nanoseconds, as last seen
+	probeSpent     atomic.Int64 // on all chunks, in nanoseconds
 
 	index   int64         // of the window
 	lastUse atomic.Uint64 // the windows' clock when it was last used
@@ -52,38 +54,85 @@ type addressRange struct {
 	released atomic.Bool // that slice is no longer valid
 }
 
+// demand tells when a map will pay, from the calls that went to the wrapped file so far.
+//
+// What a map saves is a system call, for each call. What it costs is to make it, and a page
+// fault for each 64 KiB or so that is touched the first time. So it pays after some short
+// calls; for long ones, only when the file is read or written over and over.
+type demand struct {
+	calls      atomic.Int64 // short ones
+	bytes      atomic.Int64 // of long ones
+	callsToMap atomic.Int64 // a map is tried when calls or bytes have reached these
+	bytesToMap atomic.Int64
+}
+
+const (
+	longCall          = 8 << 10 // bytes, from which on a call is long
+	callsBeforeMap    = 16
+	callsBeforeWindow = 8
+	bytesBeforeSize   = 1 << 20 // of long calls, before the file is asked for its size
+)
+
+func (d *demand) reset() {
+	d.callsToMap.Store(callsBeforeMap)
+	d.bytesToMap.Store(bytesBeforeSize)
+}
+
+// note counts a call of n bytes.
+func (d *demand) note(n int) {
+	if n < longCall {
+		d.calls.Add(1)
+	} else {
+		d.bytes.Add(int64(n))
+	}
+}
+
+func (d *demand) due() bool {
+	return d.calls.Load() >= d.callsToMap.Load() || d.bytes.Load() >= d.bytesToMap.Load()
+}
+
+// postpone has the next map tried after so many more calls, or after size more bytes.
+func (d *demand) postpone(calls, size int64) {
+	d.callsToMap.Store(d.calls.Load() + calls)
+	d.bytesToMap.Store(d.bytes.Load() + size)
+}
+
+// mapDue reports whether enough calls went to the file to try a map.
+func (f *MappedFile) mapDue() bool {
+	return f.demand.due() && !f.unmappable.Load()
+}
+
 // tryMap maps the window in which off lies unless that is busy or fails, and reports success.
-// Each try makes the next one wait for more calls of the file, so that a map that does not
-// come, or does not help, costs little.
+// Each try makes the next one wait, so that a map that does not come, or does not help, costs
+// little.
 func (f *MappedFile) tryMap(off int64) bool {
-	if !f.windows.mu.TryLock() {
+	w := &f.windows
+	if !w.mu.TryLock() {
 		return false
 	}
-	defer f.windows.mu.Unlock()
-	w := &f.windows
-	calls := f.fileCalls.Load()
-	f.mapAt.Store(calls + callsBeforeWindow)
+	defer w.mu.Unlock()
+	if calls := f.demand.calls.Load(); calls < f.demand.callsToMap.Load() && !w.any() {
+		size, _, err := f.mappableSize()
+		if err != nil {
+			return false
+		}
+		if again := size + bytesBeforeSize; f.demand.bytes.Load() < again { // one pass, or growth
+			f.demand.bytesToMap.Store(again)
+			return false
+		}
+	}
 	w.clock.Add(1)
 	if !w.pays(off) {
+		f.demand.postpone(callsBeforeWindow, callsBeforeWindow*longCall)
 		return false
 	}
 	_, err := f.mapWindowLocked(off, f.writesStay && w.size == wholeFile)
 	if w.size == wholeFile || err != nil {
-		f.mapAt.Store(2 * calls)
+		f.demand.postpone(max(f.demand.calls.Load(), callsBeforeMap), max(f.demand.bytes.Load(), bytesBeforeSize))
+	} else {
+		f.demand.postpone(callsBeforeWindow, callsBeforeWindow*longCall)
 	}
 	return err == nil
-}
-
-// Calls of the wrapped file after which a map, or a window, begins to pay: making one costs
-// about as much as this many reads.
-const (
-	callsBeforeMap    = 16
-	callsBeforeWindow = 8
-)
-
-// mapDue reports whether enough calls went to the file to try a map.
-func (f *MappedFile) mapDue() bool {
-	return !f.unmappable.Load() && f.fileCalls.Load() >= f.mapAt.Load()
 }
 
 func (f *MappedFile) mapWindow(off int64, private bool) (*mapping, error) {
@@ -96,7 +145,7 @@ func (f *MappedFile) mapWindow(off int64, private bool) (*mapping, error) {
 // reaches now; of a file mapped as a whole that is the one mapping, wherever off lies. It
 // makes it if need be. The caller holds f.windows.mu.
 func (f *MappedFile) mapWindowLocked(off int64, private bool) (*mapping, error) {
-	if f.closed.Load() {
+	if f.isClosed() {
 		return nil, fs.ErrClosed
 	}
 	size, info, err := f.mappableSize()
@@ -130,6 +179,9 @@ func (f *MappedFile) mapIndexLocked(off, size int64, info os.FileInfo, private b
 			return old, nil
 		}
 	}
+	if !f.mfs.remember(f) {
+		return nil, fs.ErrClosed
+	}
 	if !w.makeRoom(index) {
 		return nil, ErrNotMapped
 	}
@@ -162,7 +214,7 @@ func (f *MappedFile) mapIndexLocked(off, size int64, info os.FileInfo, private b
 func (f *MappedFile) mapRange(off, n int64) (*mapping, error) {
 	f.windows.mu.Lock()
 	defer f.windows.mu.Unlock()
-	if f.closed.Load() {
+	if f.isClosed() {
 		return nil, fs.ErrClosed
 	}
 	_, info, err := f.mappableSize()
@@ -285,20 +337,41 @@ func checkCoherent(fd uintptr, offset int64) error {
 
 // settleDescriptor decides whether the descriptor is needed any longer: for other windows, for
 // the modification time of a map that is stored to, or because it costs nothing. If it is
-// not, its last service is to tell whether this process may know which pages are in memory.
+// not, it may stay to tell which pages are in memory, but of those only a few in the process:
+// descriptors run out sooner than other things.
 func (f *MappedFile) settleDescriptor(m *mapping) {
+	_, err := f.descriptor.cachedPages(m.offset, pageBytes)
+	m.tellsResidency = err == nil
 	if f.descriptor.owned == nil || f.windows.size != wholeFile || f.mapsWritable {
 		m.descriptor = f.descriptor
 		return
 	}
-	_, err := f.descriptor.cachedPages(0, pageBytes)
-	m.tellsResidency = err == nil
+	if err == nil && probeDescriptors.Add(1) <= maxProbeDescriptors {
+		f.keptForProbes = true
+		m.descriptor = f.descriptor
+		return
+	}
+	if err == nil {
+		probeDescriptors.Add(-1)
+	}
 	f.dropDescriptor()
 }
 
-func (f *MappedFile) dropDescriptor() {
-	f.keepSyncError(f.descriptor.close())
+const maxProbeDescriptors = 64
+
+var probeDescriptors atomic.Int64 // those kept for nothing else
+
+func (f *MappedFile) dropDescriptor() { f.keepSyncError(f.closeDescriptor()) }
+
+// closeDescriptor closes the descriptor; the caller holds f.windows.mu.
+func (f *MappedFile) closeDescriptor() error {
+	if f.keptForProbes {
+		f.keptForProbes = false
+		probeDescriptors.Add(-1)
+	}
+	err := f.descriptor.close()
 	f.descriptor = nil
+	return err
 }
 
 // manage takes charge of data, which maps length bytes of the file from offset on.
@@ -312,6 +385,7 @@ func manage(data []byte, offset, length int64) *mapping {
 		mapped:   &addressRange{data: data},
 	}
 	m.limit.Store(length)
+	m.probeCost.Store(firstProbeCost)
 	runtime.AddCleanup(m, giveBack, m.mapped)
 	return m
 }
@@ -425,8 +499,9 @@ func retire(bytes int64) {
 // reclaim has the garbage collector give back what it can.
 func reclaim() {
 	retired.bytes.Store(0)
-	retired.ranges.Store(0)
-	runtime.GC()
+	if retired.ranges.Swap(0) > 0 {
+		runtime.GC()
+	}
 }
 
 // giveBack runs when a mapping has become garbage. A range that Data has handed out stays

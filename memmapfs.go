@@ -34,9 +34,9 @@ type MemMapFS struct {
 	flusher flusher
 	mapped  atomic.Int64 // open files that were ever mapped
 
-	mu     sync.Mutex // guards the fields below; no lock is taken under it
-	open   []weak.Pointer[MappedFile]
-	swept  int // len(open) at which the entries of lost handles are taken out next
+	mu     sync.Mutex                 // guards the fields below; no lock is taken under it
+	open   []weak.Pointer[MappedFile] // see remember
+	swept  int                        // len(open) at which the entries of lost handles are taken out next
 	ageing *time.Timer
 }
 
@@ -83,6 +83,9 @@ func (mfs *MemMapFS) opened(name string, flag int, open func() (absfs.File, erro
 		return nil, wrapError("open", name, fs.ErrClosed)
 	}
 	file, err := open()
+	if err != nil && sysIsShortage(err) && mfs.dropDescriptors() {
+		file, err = open()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +100,7 @@ func (mfs *MemMapFS) opened(name string, flag int, open func() (absfs.File, erro
 // newFile makes a MappedFile of file, which was opened with flag.
 func (mfs *MemMapFS) newFile(file absfs.File, flag int) (*MappedFile, error) {
 	f := &MappedFile{file: file, mfs: mfs, flag: flag}
-	f.mapAt.Store(callsBeforeMap)
+	f.demand.reset()
 	f.windows.size = wholeFile
 	f.windows.budget = mfs.config.MaxWindows
 	if !mfs.config.MapFullFile {
@@ -122,9 +125,6 @@ func (mfs *MemMapFS) newFile(file absfs.File, flag int) (*MappedFile, error) {
 	if flag&os.O_TRUNC != 0 {
 		mfs.shrunk(file)
 	}
-	if !mfs.remember(f) {
-		return nil, fs.ErrClosed
-	}
 	if err := f.mapAtOpen(); err != nil {
 		f.closed.Store(true)
 		mfs.forget(f)
@@ -133,50 +133,58 @@ func (mfs *MemMapFS) newFile(file absfs.File, flag int) (*MappedFile, error) {
 	return f, nil
 }
 
-// remember adds f to the open files, unless the filesystem is closed. It holds f weakly, so
-// that a handle dropped without Close is collected, as an os.File is.
+// remember adds f to the files that MemMapFS has to know: those that were ever mapped, and those
+// with writes to flush. It reports false if the filesystem is closed. It holds f weakly, so that a
+// handle dropped without Close is collected, as an os.File is.
 func (mfs *MemMapFS) remember(f *MappedFile) bool {
 	mfs.mu.Lock()
 	defer mfs.mu.Unlock()
-	if mfs.closed.Load() {
+	if mfs.closed.Load() || f.closed.Load() {
 		return false
+	}
+	if f.slot > 0 {
+		return true
 	}
 	if len(mfs.open) >= max(mfs.swept, 64) {
 		live := mfs.open[:0]
 		for _, entry := range mfs.open {
 			if other := entry.Value(); other != nil {
-				other.slot = len(live)
 				live = append(live, entry)
+				other.slot = len(live)
 			}
 		}
 		clear(mfs.open[len(live):])
 		mfs.open = live
 		mfs.swept = 2 * len(live)
 	}
-	f.slot = len(mfs.open)
 	mfs.open = append(mfs.open, weak.Make(f))
+	f.slot = len(mfs.open)
+	f.known.Store(true)
 	return true
 }
 
-// forget takes f, which is being closed, out of the open files.
+// forget takes f, which is being closed, out again.
 func (mfs *MemMapFS) forget(f *MappedFile) {
-	if f.unsynced.queued.Load() {
-		mfs.flusher.remove(f)
+	if !f.known.Load() {
+		return
 	}
+	mfs.flusher.remove(f)
 	mfs.mu.Lock()
 	defer mfs.mu.Unlock()
-	last := len(mfs.open) - 1
-	if other := mfs.open[last].Value(); other != nil {
-		other.slot = f.slot
-		mfs.open[f.slot] = mfs.open[last]
-	} else if f.slot != last {
-		mfs.open[f.slot] = weak.Pointer[MappedFile]{}
+	if f.slot == 0 {
+		return
 	}
-	mfs.open[last] = weak.Pointer[MappedFile]{}
-	mfs.open = mfs.open[:last]
+	last := mfs.open[len(mfs.open)-1]
+	mfs.open[f.slot-1] = last
+	if other := last.Value(); other != nil {
+		other.slot = f.slot
+	}
+	mfs.open[len(mfs.open)-1] = weak.Pointer[MappedFile]{}
+	mfs.open = mfs.open[:len(mfs.open)-1]
+	f.slot = 0
 }
 
-// files returns the files that are open now.
+// files returns the files that MemMapFS has to know.
 func (mfs *MemMapFS) files() []*MappedFile {
 	mfs.mu.Lock()
 	defer mfs.mu.Unlock()
@@ -225,6 +233,23 @@ func lowerLimits(f *MappedFile, info os.FileInfo) {
 	}
 }
 
+// dropDescriptors closes the descriptors that the files can do without, and reports whether there
+// were any.
+func (mfs *MemMapFS) dropDescriptors() (dropped bool) {
+	if mfs.mapped.Load() == 0 {
+		return false
+	}
+	for _, f := range mfs.files() {
+		f.windows.mu.Lock()
+		if f.keptForProbes {
+			f.dropDescriptor()
+			dropped = true
+		}
+		f.windows.mu.Unlock()
+	}
+	return dropped
+}
+
 // startAgeing has the maps forget from time to time which pages are in memory.
 func (mfs *MemMapFS) startAgeing() {
 	mfs.mu.Lock()
@@ -254,9 +279,10 @@ func (mfs *MemMapFS) age() {
 	}
 }
 
-// Close closes the files that are still open, waits for flushes in the background, and lets
-// all later opens fail with fs.ErrClosed. It returns what the files' Close returned. The
-// wrapped filesystem stays as it is. The second Close gives fs.ErrClosed.
+// Close closes the files that are mapped or have writes to flush, waits for flushes in the
+// background, and lets all later opens, and all methods of files still open, fail with fs.ErrClosed.
+// (The Close of a file that was neither still has its wrapped file to close.) It returns what the
+// files' Close returned. The wrapped filesystem stays as it is. The second Close gives fs.ErrClosed.
 func (mfs *MemMapFS) Close() error {
 	mfs.mu.Lock()
 	if mfs.closed.Load() {
@@ -270,11 +296,11 @@ func (mfs *MemMapFS) Close() error {
 	mfs.mu.Unlock()
 	var err error
 	for _, f := range mfs.files() {
-		if closeErr := f.Close(); !errors.Is(closeErr, fs.ErrClosed) {
+		if closeErr := f.close(false); !errors.Is(closeErr, fs.ErrClosed) {
 			err = join(err, closeErr)
 		}
 	}
-	mfs.flusher.running.Wait()
+	mfs.flusher.close()
 	return err
 }
 

@@ -58,7 +58,7 @@ func (f *MappedFile) writePrivate(p []byte, off int64) (int, error) {
 
 // writePrivateHead writes the head of p to where its first byte lives.
 func (f *MappedFile) writePrivateHead(p []byte, off, size int64) (int, error) {
-	for {
+	for attempt := 0; ; attempt++ {
 		m := f.windows.at(off)
 		if m == nil && !f.unmappable.Load() && f.windows.mapsWhole() {
 			f.mapWindow(off, true)
@@ -69,21 +69,26 @@ func (f *MappedFile) writePrivateHead(p []byte, off, size int64) (int, error) {
 			if m.holds(off) {
 				n := int(min(int64(len(p)), m.limit.Load()-(off-m.offset)))
 				n, err := f.storePrivate(m, p[:n], off)
-				if err == errMapDecides {
-					err = ErrSIGBUS
+				if err != errMapDecides {
+					return n, err
 				}
-				return n, err
+				if attempt == maxAttempts {
+					return 0, ErrSIGBUS
+				}
+				continue // the file may have shrunk and grown meanwhile
 			}
 		}
 		n, err := f.storePage(p[:min(int64(len(p)), pageBytes-off%pageBytes)], off)
 		if err != errMapDecides {
 			return n, err
 		}
-		if f.closed.Load() {
+		if f.isClosed() {
 			return 0, fs.ErrClosed
 		}
 	}
 }
+
+const maxAttempts = 10
 
 // errMapDecides refuses a page for the store because Data or View show the map's.
 var errMapDecides = errors.New("the private map decides")
@@ -105,7 +110,7 @@ func (f *MappedFile) storePrivate(m *mapping, p []byte, off int64) (int, error) 
 		return len(p), nil
 	}
 	switch {
-	case f.closed.Load():
+	case f.isClosed():
 		return 0, fs.ErrClosed
 	case !m.holds(off + int64(len(p)) - 1):
 		return 0, errCopyOnWriteSize

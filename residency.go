@@ -35,6 +35,14 @@ func newPageSet(pages int) pageSet {
 
 // has reports whether all pages from first to last are in the set.
 func (s *pageSet) has(first, last int) bool {
+	if word := uint(first) >> 6; word == uint(last)>>6 && word < uint(len(s.words)) {
+		mask := ^uint64(0) << (uint(first) & 63) & (^uint64(0) >> (63 - uint(last)&63))
+		return s.words[word].Load()&mask == mask
+	}
+	return s.hasRange(first, last)
+}
+
+func (s *pageSet) hasRange(first, last int) bool {
 	word, end := first>>6, last>>6
 	if end >= len(s.words) {
 		return false
@@ -96,53 +104,68 @@ func (s *pageSet) clear() {
 	}
 }
 
-// count returns the number of pages in the chunk that are in the set.
-func (s *pageSet) count(chunk int) int {
-	n := 0
-	for word := chunk * chunkWords; word < (chunk+1)*chunkWords && word < len(s.words); word++ {
-		n += bits.OnesCount64(s.words[word].Load())
+// probe learns from the kernel which pages around those from first to last are in memory, and
+// reports whether all of these are. It asks about a chunk once between two ageings; pages that
+// were cold then become known when they are read through the file.
+//
+// An answer costs as much as one to 80 reads through the file, and whether it will save as many
+// is not known. So no more time goes into questions than half of what went into calls of the
+// file: at worst, these calls become half as expensive again. Where answers are cheap, one
+// question covers many chunks.
+func (f *MappedFile) probe(m *mapping, first, last int) bool {
+	chunk := first / chunkPages
+	if !m.tellsResidency || m.probed.has(chunk, chunk) {
+		return false
 	}
-	return n
+	budget := f.demand.calls.Load()*fileCallCost/2 - m.probeSpent.Load()
+	chunks := budget / max(m.probeCost.Load(), 1)
+	if chunks < 1 {
+		return false
+	}
+	pages := pagesIn(m.limit.Load())
+	start := chunk * chunkPages
+	asked := time.Now()
+	end := int(min(int64(start)+chunks*chunkPages, int64(pages)))
+	if chunks == 1 || !f.probeRange(m, start, end) {
+		end = min(start+chunkPages, pages)
+		if !f.probeRange(m, start, end) {
+			f.probePages(m, start, end)
+		}
+	}
+	covered := max((end-start+chunkPages-1)/chunkPages, 1)
+	m.probed.add(chunk, chunk+covered-1)
+	spent := int64(time.Since(asked))
+	m.probeSpent.Add(spent)
+	m.probeCost.Store(spent / int64(covered))
+	return m.resident.has(first, last)
 }
 
-// probe learns from the kernel which of the map's pages from first to last are in memory,
-// and passes them to found. It asks about a chunk once between two ageings, and only after
-// enough of its pages were read through the file: the answer costs as much as many reads.
-func (m *mapping) probe(first, last int, found func(first, last int)) {
-	for chunk := first / chunkPages; chunk <= last/chunkPages; chunk++ {
-		if m.probed.has(chunk, chunk) || m.resident.count(chunk) < readsBeforeProbe {
-			continue
-		}
-		m.probed.add(chunk, chunk)
-		start := chunk * chunkPages
-		end := min(start+chunkPages, pagesIn(m.limit.Load()))
-		if start < end {
-			m.probeChunk(start, end, found)
-		}
+const (
+	fileCallCost   = 500    // nanoseconds, of a short pread(2)
+	firstProbeCost = 18_000 // nanoseconds, of cachestat(2) for a chunk of single pages
+)
+
+// probeRange asks whether the pages of [start, end) are all in memory, and notes it if they are.
+// That is the cheap question, but it needs a descriptor.
+func (f *MappedFile) probeRange(m *mapping, start, end int) bool {
+	if start >= end {
+		return false
 	}
+	cached, err := m.descriptor.cachedPages(m.offset+int64(start)*pageBytes, int64(end-start)*pageBytes)
+	if err != nil || cached < int64(end-start) {
+		return false
+	}
+	f.addResident(m, start, end-1)
+	return true
 }
 
-// readsBeforeProbe is the number of pages of a chunk that are read through the file before the
-// kernel is asked about the others.
-const readsBeforeProbe = 8
-
-// probeChunk passes on the pages of [start, end) that the kernel reports to be in memory. The
-// count of cached pages is the cheap question and decides where it is all or nothing; the
-// answer for each page is asked of a map whose descriptor is gone.
-func (m *mapping) probeChunk(start, end int, found func(first, last int)) {
-	offset, length := int64(start)*pageBytes, int64(end-start)*pageBytes
-	if m.descriptor != nil {
-		cached, err := m.descriptor.cachedPages(m.offset+offset, length)
-		if err == nil && cached >= int64(end-start) {
-			found(start, end-1)
-		}
-		return
-	}
-	if !m.tellsResidency {
+// probePages asks about each page of [start, end), of a map whose descriptor is gone.
+func (f *MappedFile) probePages(m *mapping, start, end int) {
+	if m.descriptor != nil || start >= end {
 		return
 	}
 	var vec [chunkPages]byte
-	if system.residentMap(m.data[offset:offset+length], vec[:end-start]) != nil {
+	if system.residentMap(m.data[int64(start)*pageBytes:int64(end)*pageBytes], vec[:end-start]) != nil {
 		return
 	}
 	for page := start; page < end; page++ {
@@ -151,7 +174,7 @@ func (m *mapping) probeChunk(start, end int, found func(first, last int)) {
 			run++
 		}
 		if run > page {
-			found(page, run-1)
+			f.addResident(m, page, run-1)
 			page = run
 		}
 	}

@@ -130,7 +130,7 @@ func openShared(path string, flag int, size int64, config *Config) (*SharedMemor
 // Data returns the region. The slice stays valid until Close or Remove; after that every
 // access to it faults. Stores are visible to other processes at once, without Sync.
 func (sm *SharedMemory) Data() []byte {
-	if sm.file.closed.Load() {
+	if sm.file.isClosed() {
 		return nil
 	}
 	return sm.data

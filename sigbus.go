@@ -84,7 +84,7 @@ func (f *MappedFile) View(off, n int64, fn func(b []byte) error) error {
 }
 
 func (f *MappedFile) view(off, n int64, fn func(b []byte) error) (fnErr, err error) {
-	if f.closed.Load() {
+	if f.isClosed() {
 		return nil, fs.ErrClosed
 	}
 	if off < 0 || n < 0 {
@@ -274,7 +274,7 @@ func (f *MappedFile) RemapAfterTruncation() error {
 }
 
 func (f *MappedFile) remap() error {
-	if f.closed.Load() {
+	if f.isClosed() {
 		return fs.ErrClosed
 	}
 	info, err := f.file.Stat()
@@ -329,7 +329,7 @@ func (h *SIGBUSHandler) Register(mf *MappedFile) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	mf.watched.Store(true)
-	if !mf.closed.Load() {
+	if !mf.isClosed() {
 		h.files[mf] = struct{}{}
 	}
 }

@@ -37,9 +37,10 @@ func (f *MappedFile) noteStore() {
 }
 
 func (f *MappedFile) noteDirty() {
-	if f.unsynced.dirty.Load() || f.unsynced.dirty.Swap(true) {
+	if f.unsynced.dirty.Load() || f.unsynced.dirty.Swap(true) || f.mfs.config.SyncMode == SyncNever {
 		return
 	}
+	f.mfs.remember(f)
 	if f.mfs.config.SyncMode == SyncPeriodic {
 		f.mfs.flusher.add(f, f.mfs.config.SyncInterval)
 	}
@@ -69,6 +70,9 @@ func (f *MappedFile) endExposure() {
 func (f *MappedFile) wrote(off int64, n int) error {
 	switch f.mfs.config.SyncMode {
 	case SyncImmediate:
+		if n > 0 && f.mapsWritable && f.mapDue() {
+			f.tryMap(off) // for the ranged flush
+		}
 		return f.unlessUnsyncable(f.flushRange(off, int64(n)))
 	case SyncPeriodic, SyncLazy:
 		f.noteDirty()
@@ -80,7 +84,7 @@ func (f *MappedFile) wrote(off int64, n int) error {
 // written: through this handle, through Data or View, or by others. It returns the error of
 // an earlier background flush that failed and was not yet reported.
 func (f *MappedFile) Sync() error {
-	if f.closed.Load() {
+	if f.isClosed() {
 		return f.wrap("sync", fs.ErrClosed)
 	}
 	f.unsynced.flushing.RLock()
@@ -92,7 +96,7 @@ func (f *MappedFile) Sync() error {
 // need it. Where it can it flushes nothing else. A negative argument gives ErrInvalidOffset.
 func (f *MappedFile) SyncRange(off, n int64) error {
 	switch {
-	case f.closed.Load():
+	case f.isClosed():
 		return f.wrap("sync", fs.ErrClosed)
 	case off < 0 || n < 0:
 		return f.wrap("sync", ErrInvalidOffset)
@@ -105,7 +109,7 @@ func (f *MappedFile) SyncRange(off, n int64) error {
 // SyncAsync starts a flush of the file in the background and promises no more than that. Its
 // error is returned by the next Sync or Close.
 func (f *MappedFile) SyncAsync() error {
-	if f.closed.Load() {
+	if f.isClosed() {
 		return f.wrap("sync", fs.ErrClosed)
 	}
 	f.unsynced.dirty.Store(true)
@@ -192,7 +196,7 @@ func (f *MappedFile) flushAtClose() error {
 func (f *MappedFile) flushBehind() error {
 	f.unsynced.flushing.Lock()
 	defer f.unsynced.flushing.Unlock()
-	if f.closed.Load() || !f.awaitsFlush() {
+	if f.isClosed() || !f.awaitsFlush() {
 		return nil
 	}
 	err := f.unlessUnsyncable(f.flush())
@@ -244,13 +248,19 @@ type flusher struct {
 	timer   *time.Timer
 	round   int // of the timer; one that fires in a later round was stopped too late
 	due     time.Time
+	closed  bool
 	running sync.WaitGroup // one for each timer and the flush it starts
 }
 
 // add has f flushed after delay.
 func (b *flusher) add(f *MappedFile, delay time.Duration) {
+	f.mfs.remember(f)
 	f.unsynced.queued.Store(true)
 	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return
+	}
 	if b.waiting == nil {
 		b.waiting = make(map[*MappedFile]struct{})
 	}
@@ -263,9 +273,19 @@ func (b *flusher) add(f *MappedFile, delay time.Duration) {
 		b.timer = time.AfterFunc(delay, func() { b.flush(round) })
 	}
 	b.mu.Unlock()
-	if f.closed.Load() {
+	if f.isClosed() {
 		b.remove(f) // Close may have done so before f was added
 	}
+}
+
+// close ends the flusher, and waits for what it is doing.
+func (b *flusher) close() {
+	b.mu.Lock()
+	b.closed = true
+	b.waiting = nil
+	b.stop()
+	b.mu.Unlock()
+	b.running.Wait()
 }
 
 // stop ends the timer; the caller holds b.mu.

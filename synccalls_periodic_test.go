@@ -517,6 +517,25 @@ func TestPeriodicCloseOfFileSystem(t *testing.T) {
 	})
 }
 
+// Catches a MemMapFS.Close that returns while OnSyncError still runs: what that uses may be gone then.
+func TestPeriodicCloseWaitsForOnSyncError(t *testing.T) {
+	inPeriodic(t, wholeReadWrite, func(p *periodic) {
+		f := p.open("a")
+		p.until(20)
+		p.onError = func(p *periodic, _ string, _ error) {
+			p.fail(nil)
+			p.until(35)
+		}
+		p.fail(errors.New("the disk has failed"))
+		p.write(f)
+		p.until(26)
+		p.fileSystem.Close()
+		if now := time.Since(p.started); now != at(35) {
+			p.Errorf("Close returned at %v, want 35 s", now)
+		}
+	})
+}
+
 // Catches a write that ends after the file was closed and starts a timer for it, which nobody stops.
 func TestPeriodicWriteDuringClose(t *testing.T) {
 	for name, write := range map[string]func(f *MappedFile){
@@ -553,15 +572,20 @@ func TestPeriodicWriteDuringClose(t *testing.T) {
 // Catches a timer that is lost track of when a file is closed, and another one written to, in the moment
 // in which the timer fires.
 func TestPeriodicCloseAsTheTimerFires(t *testing.T) {
-	for range 200 {
+	// On one processor this goroutine, which the same moment wakes, most often runs before the flush.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	for i := range 100 {
 		inPeriodic(t, wholeReadWrite, func(p *periodic) {
 			a, b := p.open("a"), p.open("b")
-			time.Sleep(20 * time.Second)
+			p.until(20)
 			p.forget()
 			p.write(a)
-			time.Sleep(flushInterval) // without synctest.Wait: the flush comes at any point of what follows
+			time.Sleep(flushInterval)
 			a.Close()
 			p.write(b)
+			if i%2 == 0 {
+				synctest.Wait()
+			}
 			started := time.Now()
 			p.fileSystem.Close()
 			if waited := time.Since(started); waited != 0 {

@@ -2,6 +2,7 @@ package memmapfs
 
 import (
 	"math"
+	"math/bits"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -22,6 +23,9 @@ const (
 // pageBytes is the size of a page, or where the system asks for more the alignment of maps.
 var pageBytes = int64(max(sysMapAlignment(), os.Getpagesize()))
 
+// pageShift is the number of bits in which offsets inside a page differ.
+var pageShift = bits.TrailingZeros64(uint64(pageBytes))
+
 // windowBytes rounds a window size to what can be mapped: whole pages, and from 2 MiB on
 // multiples of 2 MiB, so that windows start where large pages start.
 func windowBytes(size int64) int64 {
@@ -39,7 +43,7 @@ func pagesIn(n int64) int { return int((n + pageBytes - 1) / pageBytes) }
 
 // pageSpan returns the first and the last page of n > 0 bytes of a map from start on.
 func pageSpan(start int64, n int) (first, last int) {
-	return int(start / pageBytes), int((start + int64(n) - 1) / pageBytes)
+	return int(start >> (pageShift & 63)), int((start + int64(n) - 1) >> (pageShift & 63))
 }
 
 // windows are the live mappings of one file: one of the whole file, or some windows of it.
