@@ -37,6 +37,17 @@ func reserve() {
 			bytes = append(bytes, make([]byte, 32<<10))
 		}
 		runtime.GC()
+		for i := range bytes {
+			if i%2 == 0 {
+				bytes[i] = nil
+			}
+		}
+		for i := range pointers {
+			if i%2 == 0 {
+				pointers[i] = nil
+			}
+		}
+		runtime.GC()
 		runtime.GC()
 		runtime.KeepAlive(bytes)
 		runtime.KeepAlive(pointers)

@@ -201,14 +201,18 @@ func (f *MappedFile) ReadAt(p []byte, off int64) (int, error) {
 }
 
 // readHot reads p from one mapping if all of it is mapped, inside the file and in memory. It
-// is the fast path: no lock, no shared counter, no allocation.
+// is the fast path: no lock, no shared counter, no allocation, and few calls.
 func (f *MappedFile) readHot(p []byte, off int64) bool {
 	m := f.windows.at(off)
 	if m == nil || len(p) == 0 {
 		return false
 	}
 	start, ok := m.span(off, len(p))
-	if !ok || !m.knows(start, len(p)) {
+	if !ok {
+		return false
+	}
+	first, last := pageSpan(start, len(p))
+	if (first != last || !m.resident.hasOne(first)) && !m.knows(first, last) {
 		return false
 	}
 	return f.copyOut(p, m, start)
@@ -264,10 +268,8 @@ func (f *MappedFile) readWindows(p []byte, off int64) int {
 		if n <= 0 {
 			return head
 		}
-		if !m.knows(start, n) {
-			if first, last := pageSpan(start, n); !f.probe(m, first, last) {
-				return head
-			}
+		if first, last := pageSpan(start, n); !m.knows(first, last) && !f.probe(m, first, last) {
+			return head
 		}
 		if !f.copyOut(p[head:head+n], m, start) {
 			return head
@@ -418,7 +420,11 @@ func (f *MappedFile) writeHot(p []byte, off int64) bool {
 // storeIn copies p into m if all of it lies in pages that may be stored to.
 func (f *MappedFile) storeIn(m *mapping, p []byte, off int64) bool {
 	start, ok := m.span(off, len(p))
-	if !ok || !m.writable || !m.written.has(pageSpan(start, len(p))) {
+	if !ok || !m.writable {
+		return false
+	}
+	first, last := pageSpan(start, len(p))
+	if (first != last || !m.written.hasOne(first)) && !m.written.has(first, last) {
 		return false
 	}
 	return f.copyIn(m, start, p)

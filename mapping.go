@@ -398,9 +398,9 @@ func (m *mapping) span(off int64, n int) (start int64, ok bool) {
 	return start, start >= 0 && start < limit && int64(n) <= limit-start
 }
 
-// knows reports whether the map's bytes [start, start+n), n > 0, may be read.
-func (m *mapping) knows(start int64, n int) bool {
-	return m.ungated.Load() || m.resident.has(pageSpan(start, n))
+// knows reports whether the map's pages from first to last may be read.
+func (m *mapping) knows(first, last int) bool {
+	return m.ungated.Load() || m.resident.has(first, last)
 }
 
 // raise tells the mapping that the file reaches at least to size.

@@ -133,7 +133,7 @@ func (s *pageStore) has(first, last int64) bool {
 // storePage writes p, which lies in one page, to the page store.
 func (f *MappedFile) storePage(p []byte, off int64) (int, error) {
 	readable := make([]byte, len(p))
-	if !copyGuarded(readable, p) {
+	if copyGuarded(readable, p) != nil {
 		return 0, errBadBuffer
 	}
 	index := off / pageBytes

@@ -33,16 +33,14 @@ func newPageSet(pages int) pageSet {
 	}
 }
 
-// has reports whether all pages from first to last are in the set.
-func (s *pageSet) has(first, last int) bool {
-	if word := uint(first) >> 6; word == uint(last)>>6 && word < uint(len(s.words)) {
-		mask := ^uint64(0) << (uint(first) & 63) & (^uint64(0) >> (63 - uint(last)&63))
-		return s.words[word].Load()&mask == mask
-	}
-	return s.hasRange(first, last)
+// hasOne is has for one page, short enough to be part of the fast path.
+func (s *pageSet) hasOne(page int) bool {
+	word := uint(page) >> 6
+	return word < uint(len(s.words)) && s.words[word].Load()>>(uint(page)&63)&1 != 0
 }
 
-func (s *pageSet) hasRange(first, last int) bool {
+// has reports whether all pages from first to last are in the set.
+func (s *pageSet) has(first, last int) bool {
 	word, end := first>>6, last>>6
 	if end >= len(s.words) {
 		return false

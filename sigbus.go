@@ -28,16 +28,15 @@ func faultAddress(r any) (address uintptr, isFault bool) {
 	return 0, err.Error() == "runtime error: invalid memory address or nil pointer dereference"
 }
 
-// copyFaulted ends the guard of a copy of n bytes from or to the map's start, which has failed
-// with r: a fault is noted if it was in the map, and everything else goes on.
-func (f *MappedFile) copyFaulted(r any, before bool, m *mapping, start int64, n int) {
-	debug.SetPanicOnFault(before)
+// copyFaulted takes note of r, the panic of a copy of n bytes from or to the map's start, if it is
+// a fault in the map, and reports that the copy failed. A panic that is no fault goes on.
+func (f *MappedFile) copyFaulted(r any, m *mapping, start int64, n int) (ok bool) {
 	address, isFault := faultAddress(r)
 	if !isFault {
 		panic(r)
 	}
 	if address != 0 && !m.contains(address) {
-		return // the caller's own slice, of which the wrapped file will complain
+		return false // the caller's own slice, of which the wrapped file will complain
 	}
 	first, last := pageSpan(start, n)
 	m.resident.remove(first, last)
@@ -45,6 +44,7 @@ func (f *MappedFile) copyFaulted(r any, before bool, m *mapping, start int64, n 
 		m.written.remove(first, last)
 	}
 	f.noteFault(m, fmt.Errorf("%w (in %d bytes at offset %d)", ErrSIGBUS, n, m.offset+start))
+	return false
 }
 
 // contains reports whether an address is in the map.
@@ -201,24 +201,7 @@ func (m *mapping) faultIn(r any, start, n int64) (offset int64, ours bool) {
 // readable reports whether a byte can be read without a fault.
 func readable(b *byte) bool {
 	var probe [1]byte
-	return copyGuarded(probe[:], unsafe.Slice(b, 1))
-}
-
-// copyGuarded copies between slices of which the caller's own may fault.
-func copyGuarded(to, from []byte) (ok bool) {
-	before := debug.SetPanicOnFault(true)
-	defer func() {
-		debug.SetPanicOnFault(before)
-		if !ok {
-			if r := recover(); r != nil {
-				if _, isFault := faultAddress(r); !isFault {
-					panic(r)
-				}
-			}
-		}
-	}()
-	copy(to, from)
-	return true
+	return copyGuarded(probe[:], unsafe.Slice(b, 1)) == nil
 }
 
 // noteFault records a fault for the SIGBUS handler, and stops the map from being used where

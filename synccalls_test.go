@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -451,9 +452,12 @@ func waitFor(t *testing.T, begun <-chan struct{}) {
 func TestCloseWaitsForBackgroundFlush(t *testing.T) {
 	begun, release := make(chan struct{}), make(chan struct{})
 	watched := NewWatchedFS()
+	var once sync.Once
 	watched.Sync = func(string, func() error) error {
-		close(begun)
-		<-release
+		once.Do(func() {
+			close(begun)
+			<-release
+		})
 		return nil
 	}
 	name := osfs.FromNative(filepath.Join(t.TempDir(), "file"))
@@ -479,6 +483,45 @@ func TestCloseWaitsForBackgroundFlush(t *testing.T) {
 		close(release)
 		if err := <-closed; err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// Catches writes that end while the filesystem is being closed and wake a flusher that is being waited
+// for, which package sync answers with a panic.
+func TestWritesEndAsTheFileSystemCloses(t *testing.T) {
+	name := osfs.FromNative(filepath.Join(t.TempDir(), "file"))
+	for range 100 {
+		watched := NewWatchedFS()
+		watched.Sync = func(string, func() error) error { return nil }
+		fileSystem := New(watched, &Config{Mode: ModeReadWrite, SyncMode: SyncPeriodic, SyncInterval: 1})
+		file, err := fileSystem.Create(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := file.(*MappedFile)
+		f.Close()
+		stop, done := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(done)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					f.noteStore() // the end of a write
+					f.unsynced.dirty.Store(false)
+				}
+			}
+		}()
+		runtime.Gosched()
+		if err := fileSystem.Close(); err != nil {
+			t.Error(err)
+		}
+		close(stop)
+		<-done
+		if b := &fileSystem.flusher; b.timer != nil || len(b.waiting) > 0 {
+			t.Fatal("the flusher does not rest after Close")
 		}
 	}
 }

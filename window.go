@@ -94,6 +94,10 @@ func (w *windows) at(off int64) *mapping {
 	if m := w.whole.Load(); m != nil {
 		return m
 	}
+	return w.search(off)
+}
+
+func (w *windows) search(off int64) *mapping {
 	buckets := w.buckets.Load()
 	if buckets == nil || off < 0 {
 		return nil
@@ -271,34 +275,47 @@ func (w *windows) windowSize() int64 {
 	return w.size
 }
 
-// copyOut copies the map's bytes from start on into p. It and copyIn are the only code that
-// touches mapped bytes. Both report false after a fault, whoever caused it, and then nothing
-// may be believed of what was copied (the copy does not go byte by byte): the caller repeats
-// the whole call through the file, which gives the right bytes or the right error, EFAULT for
-// a bad p included.
-func (f *MappedFile) copyOut(p []byte, m *mapping, start int64) (ok bool) {
-	before := debug.SetPanicOnFault(true)
-	defer func() {
-		if !ok {
-			f.copyFaulted(recover(), before, m, start, len(p))
-		}
-	}()
-	copy(p, m.data[start:start+int64(len(p))])
-	debug.SetPanicOnFault(before)
-	runtime.KeepAlive(m)
-	return true
+// copyOut copies the map's bytes from start on into p. It and copyIn report false after a fault,
+// whoever caused it. The caller then repeats the whole call through the file, which gives the
+// right bytes or the right error, EFAULT for a bad p included.
+func (f *MappedFile) copyOut(p []byte, m *mapping, start int64) bool {
+	fault := copyGuarded(p, m.data[start:start+int64(len(p))])
+	runtime.KeepAlive(m) // its addresses are not given back before
+	return fault == nil || f.copyFaulted(fault.value, m, start, len(p))
 }
 
-// copyIn copies p into the map from start on; see copyOut.
-func (f *MappedFile) copyIn(m *mapping, start int64, p []byte) (ok bool) {
-	before := debug.SetPanicOnFault(true)
+// copyIn copies p into the map from start on.
+func (f *MappedFile) copyIn(m *mapping, start int64, p []byte) bool {
+	fault := copyGuarded(m.data[start:start+int64(len(p))], p)
+	runtime.KeepAlive(m)
+	return fault == nil || f.copyFaulted(fault.value, m, start, len(p))
+}
+
+// copyGuarded copies from one slice to the other, of the same length, and returns nil, or the
+// panic that a fault has raised. It is the only code of this package that touches mapped bytes.
+// After a fault nothing may be believed of what was copied: a copy does not go byte by byte.
+//
+// It is the innermost part of the fast path. The deferred function shares just one variable with
+// the rest, because each one more is kept in memory instead of a register and costs a nanosecond;
+// so fault says, while the copy is under way, what the guard has to be set back to.
+func copyGuarded(to, from []byte) (fault *caughtPanic) {
 	defer func() {
-		if !ok {
-			f.copyFaulted(recover(), before, m, start, len(p))
+		if fault != nil {
+			before := fault == &guardWasOn
+			fault = &caughtPanic{recover()}
+			debug.SetPanicOnFault(before)
 		}
 	}()
-	copy(m.data[start:start+int64(len(p))], p)
-	debug.SetPanicOnFault(before)
-	runtime.KeepAlive(m)
-	return true
+	fault = &guardWasOff
+	if debug.SetPanicOnFault(true) {
+		fault = &guardWasOn
+	}
+	copy(to, from)
+	debug.SetPanicOnFault(fault == &guardWasOn)
+	return nil
 }
+
+// caughtPanic is the value of a panic.
+type caughtPanic struct{ value any }
+
+var guardWasOn, guardWasOff caughtPanic

@@ -241,7 +241,10 @@ func (f *chaoticFile) anything(random *rand.Rand) {
 		h.Data() // an access to it would be this program's own risk
 		h.Mapped()
 	default: // Close, while others use the handle
-		f.handles[i].Store(f.newHandle(random))
+		next := f.newHandle(random)
+		if !f.handles[i].CompareAndSwap(h, next) {
+			h = next // another goroutine was faster
+		}
 		err := h.Close()
 		done("Close", 0, err)
 		f.checkError("Close", h, err)
