@@ -201,7 +201,7 @@ func (r *closeRace) run(round int) {
 		calls["Read"] = func() (error, string) {
 			p := make([]byte, raceHead/8)
 			n, err := file.Read(p)
-			if err == nil && notPattern(p, pos, raceHead) >= 0 {
+			if err == nil && notPattern(p[:n], pos, raceHead) >= 0 {
 				return nil, "wrong bytes"
 			}
 			pos += int64(n)

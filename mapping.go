@@ -459,10 +459,11 @@ func (m *mapping) release() {
 	}
 }
 
-func (m *mapping) isReleased() bool {
+// isRevoked reports whether every access faults because the mapping was taken away.
+func (m *mapping) isRevoked() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.released
+	return m.released && m.pins == 0
 }
 
 // revoke makes every access to the mapping fault; the caller holds m.mu.

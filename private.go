@@ -98,10 +98,13 @@ var errMapDecides = errors.New("the private map decides")
 func (f *MappedFile) storePrivate(m *mapping, p []byte, off int64) (int, error) {
 	start := off - m.offset
 	first, last := pageSpan(start, len(p))
+	var readErr error
 	for page := first; page <= last; page++ {
 		if !m.resident.has(page, page) && !m.written.has(page, page) {
 			var b [1]byte // a read in a system call brings the page in
-			f.file.ReadAt(b[:], m.offset+int64(page)*pageBytes)
+			if _, err := f.file.ReadAt(b[:], m.offset+int64(page)*pageBytes); err != nil && err != io.EOF {
+				readErr = err
+			}
 		}
 	}
 	if !f.store.has(m.offset/pageBytes+int64(first), m.offset/pageBytes+int64(last)) && f.copyIn(m, start, p) {
@@ -114,6 +117,8 @@ func (f *MappedFile) storePrivate(m *mapping, p []byte, off int64) (int, error) 
 		return 0, fs.ErrClosed
 	case !m.holds(off + int64(len(p)) - 1):
 		return 0, errCopyOnWriteSize
+	case m.ungated.Load() && readErr != nil:
+		return 0, readErr
 	}
 	return f.storePage(p[:min(int64(len(p)), pageBytes-off%pageBytes)], off)
 }
@@ -261,17 +266,21 @@ func (f *MappedFile) copyStored(m *mapping) (copied []int64, ok bool) {
 	return copied, true
 }
 
-// copyPrivate copies into m, which nobody uses yet, all private pages that lie in its range.
+// copyPrivate copies into m, which nobody uses yet, all private pages that lie in its range: those of
+// private maps, and over them those of the store, as overlay does.
 func (f *MappedFile) copyPrivate(m *mapping) bool {
 	f.store.mu.RLock()
 	defer f.store.mu.RUnlock()
-	_, ok := f.copyStored(m)
-	page := make([]byte, pageBytes)
+	ok := true
+	buffer := make([]byte, pageBytes)
 	f.windows.over(m.offset, len(m.data), func(old *mapping, start int64, n int) {
 		for end := start + int64(n); start < end && old.private; start += pageBytes {
-			b := page[:min(pageBytes, end-start)]
-			ok = ok && f.copyOut(b, old, start) && f.copyIn(m, old.offset+start-m.offset, b)
+			page, b := int(start/pageBytes), buffer[:min(pageBytes, end-start)]
+			if old.ungated.Load() || old.written.has(page, page) {
+				ok = ok && f.copyOut(b, old, start) && f.copyIn(m, old.offset+start-m.offset, b)
+			}
 		}
 	})
-	return ok
+	_, copied := f.copyStored(m)
+	return ok && copied
 }

@@ -28,13 +28,10 @@ func faultAddress(r any) (address uintptr, isFault bool) {
 	return 0, err.Error() == "runtime error: invalid memory address or nil pointer dereference"
 }
 
-// copyFaulted takes note of r, the panic of a copy of n bytes from or to the map's start, if it is
-// a fault in the map, and reports that the copy failed. A panic that is no fault goes on.
+// copyFaulted takes note of r, the panic of a copy of n bytes from or to the map's start, if the
+// fault was in the map, and reports that the copy failed.
 func (f *MappedFile) copyFaulted(r any, m *mapping, start int64, n int) (ok bool) {
-	address, isFault := faultAddress(r)
-	if !isFault {
-		panic(r)
-	}
+	address, _ := faultAddress(r)
 	if address != 0 && !m.contains(address) {
 		return false // the caller's own slice, of which the wrapped file will complain
 	}
@@ -207,7 +204,7 @@ func readable(b *byte) bool {
 // noteFault records a fault for the SIGBUS handler, and stops the map from being used where
 // the file has ended. That the map was taken away during an access is no fault of the file.
 func (f *MappedFile) noteFault(m *mapping, fault error) {
-	if m.isReleased() {
+	if m.isRevoked() {
 		return
 	}
 	if info, err := f.file.Stat(); err == nil {

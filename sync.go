@@ -93,7 +93,9 @@ func (f *MappedFile) Sync() error {
 }
 
 // SyncRange makes the n bytes from off on durable, with the size of the file as far as they
-// need it. Where it can it flushes nothing else. A negative argument gives ErrInvalidOffset.
+// need it. Where it can it flushes nothing else. A negative argument gives ErrInvalidOffset. While a
+// flush in the background has failed and neither Sync nor Close has reported it, it fails with that
+// error, because the bytes of the range may be among those that were lost.
 func (f *MappedFile) SyncRange(off, n int64) error {
 	switch {
 	case f.isClosed():
@@ -102,6 +104,11 @@ func (f *MappedFile) SyncRange(off, n int64) error {
 		return f.wrap("sync", ErrInvalidOffset)
 	case n == 0:
 		return nil
+	}
+	f.unsynced.flushing.RLock()
+	defer f.unsynced.flushing.RUnlock()
+	if err := f.pendingSyncError(); err != nil {
+		return f.wrap("sync", err)
 	}
 	return f.wrap("sync", f.flushRange(off, n))
 }
@@ -228,6 +235,12 @@ func (f *MappedFile) keepSyncError(err error) {
 // awaitsFlush reports whether there may be bytes that no flush has covered.
 func (f *MappedFile) awaitsFlush() bool {
 	return f.unsynced.dirty.Load() || f.unsynced.exposed.Load() || f.unsynced.views.Load() > 0
+}
+
+func (f *MappedFile) pendingSyncError() error {
+	f.unsynced.mu.Lock()
+	defer f.unsynced.mu.Unlock()
+	return f.unsynced.err
 }
 
 // takeSyncError returns the error of a background flush, once.

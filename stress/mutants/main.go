@@ -10,6 +10,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"go/ast"
@@ -121,15 +122,15 @@ func mutantsOf(directory string) (mutants []mutant, err error) {
 		if slices.Contains(faultFunctions, name) {
 			guards = append(guards, mutant{name + " empty", name, empty})
 		}
-		if !calls(function, "SetPanicOnFault") {
+		if !slices.Contains(faultFunctions, name) && !calls(function, "SetPanicOnFault") {
 			return nil
 		}
 		for _, m := range []mutant{
-			{name + " does not catch faults", name, replacing("debug.SetPanicOnFault(true)", "debug.SetPanicOnFault(false)")},
-			{name + " swallows other panics", name, without("panic(r)")},
-			{name + " goes on catching faults", name, replacing("debug.SetPanicOnFault(before)", "debug.SetPanicOnFault(before || true)")},
+			{name + " does not catch faults", name, catching(true, "false")},
+			{name + " goes on catching faults", name, catching(false, "true")},
+			{name + " swallows other panics", name, withoutPanics},
 		} {
-			if _, err := m.change(s, function); err == nil {
+			if _, err := m.change(s, function); err == nil { // it has what is changed
 				guards = append(guards, m)
 			}
 		}
@@ -216,7 +217,7 @@ func (s *source) of(node ast.Node) string {
 	return string(s.text[s.files.Position(node.Pos()).Offset:s.files.Position(node.End()).Offset])
 }
 
-// edited returns the text with edits that do not overlap.
+// edited returns the text with the edits, which do not overlap.
 func (s *source) edited(edits []edit) []byte {
 	slices.SortFunc(edits, func(a, b edit) int { return int(b.from - a.from) })
 	text := slices.Clone(s.text)
@@ -263,21 +264,42 @@ func replacing(old, new string) change {
 	}
 }
 
-// without takes away a statement.
-func without(statement string) change {
+// catching puts another argument into the calls of SetPanicOnFault: those that begin to catch faults,
+// with the argument true, or the others, which end it.
+func catching(begins bool, argument string) change {
 	return func(s *source, function *ast.FuncDecl) ([]edit, error) {
 		var edits []edit
 		ast.Inspect(function.Body, func(node ast.Node) bool {
-			if found, ok := node.(*ast.ExprStmt); ok && s.of(found) == statement {
-				edits = append(edits, edit{found.Pos(), found.End(), ""})
+			call, ok := node.(*ast.CallExpr)
+			if !ok || s.of(call.Fun) != "debug.SetPanicOnFault" {
+				return true
+			}
+			if old := s.of(call.Args[0]); (old == "true") == begins {
+				// What the old argument was made of stays in use.
+				edits = append(edits, edit{call.Args[0].Pos(), call.Args[0].End(), "[]bool{" + old + ", " + argument + "}[1]"})
 			}
 			return true
 		})
 		if edits == nil {
-			return nil, fmt.Errorf("it does not have %s", statement)
+			return nil, errors.New("it has no such call of SetPanicOnFault")
 		}
 		return edits, nil
 	}
+}
+
+// withoutPanics takes away the calls of panic.
+func withoutPanics(s *source, function *ast.FuncDecl) ([]edit, error) {
+	var edits []edit
+	ast.Inspect(function.Body, func(node ast.Node) bool {
+		if statement, ok := node.(*ast.ExprStmt); ok && strings.HasPrefix(s.of(statement), "panic(") {
+			edits = append(edits, edit{statement.Pos(), statement.End(), ""})
+		}
+		return true
+	})
+	if edits == nil {
+		return nil, errors.New("it has no call of panic")
+	}
+	return edits, nil
 }
 
 // calls reports whether the function calls one of that name.
