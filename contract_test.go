@@ -322,33 +322,6 @@ func TestFarOffsets(t *testing.T) {
 	})
 }
 
-// Catches whences of the system that the mapped file does not pass on: SEEK_DATA and SEEK_HOLE.
-func TestSeekHoles(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("the numbers of SEEK_DATA and SEEK_HOLE are those of Linux")
-	}
-	const seekData, seekHole = 3, 4
-	eachLikePlain(t, func(r *transcript, fileSystem absfs.FileSystem, dir string, forced bool) {
-		name := writeFile(r.t, dir, "sparse", content(int(pageSize)))
-		native, err := os.OpenFile(osfs.ToNative(name), os.O_WRONLY, 0)
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		_, err = native.WriteAt([]byte("after the hole"), 1<<20)
-		if err = errors.Join(err, native.Sync(), native.Close()); err != nil {
-			r.t.Fatal(err)
-		}
-		file := r.openScripted(fileSystem, name, os.O_RDONLY, forced)
-		for _, off := range []int64{0, 1, pageSize, 64 << 10, 1 << 20, 1<<20 + 14, 1 << 30, -1} {
-			r.seek(file, off, seekData)
-			r.seek(file, 0, io.SeekCurrent)
-			r.read(file, 4)
-			r.seek(file, off, seekHole)
-			r.seek(file, 0, io.SeekCurrent)
-		}
-	})
-}
-
 // Catches offsets that pass through 32 bits, and a file that fails because it is larger than what can be
 // mapped (with 32-bit addresses this one is).
 func TestLargeSparseFile(t *testing.T) {
@@ -399,47 +372,6 @@ func TestLargeSparseFile(t *testing.T) {
 		} else {
 			r.add("Truncate %d: nil", int64(1<<32)) // refused there; TestCopyOnWrite
 			r.add("ReadAt 6, %d: 3 %q EOF", int64(1<<32-3), "abc")
-		}
-	})
-}
-
-// Catches a handle that follows a name instead of its file.
-func TestRemovedAndReplaced(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("Windows refuses to remove or replace an open file")
-	}
-	old, replacement := content(int(3*pageSize+17)), bytes.Repeat([]byte("new"), int(pageSize))
-	eachLikePlain(t, func(r *transcript, fileSystem absfs.FileSystem, dir string, forced bool) {
-		for _, how := range []string{"removed", "replaced"} {
-			name := writeFile(r.t, dir, how, old)
-			file := r.openScripted(fileSystem, name, os.O_RDWR, forced)
-			untouched := mustOpen(r.t, fileSystem, name, os.O_RDONLY)
-			var held []byte
-			if mapped, ok := file.(*memmapfs.MappedFile); ok && forced {
-				held = mapped.Data()
-			}
-			if how == "removed" {
-				if err := fileSystem.Remove(name); err != nil {
-					r.t.Fatal(err)
-				}
-			} else if err := fileSystem.Rename(writeFile(r.t, dir, "other", replacement), name); err != nil {
-				r.t.Fatal(err)
-			}
-			for _, handle := range []absfs.File{file, untouched} {
-				forceMap(handle) // must not map what is at the name now
-				got, err := io.ReadAll(io.NewSectionReader(handle, 0, math.MaxInt64))
-				r.add("%s: %s, %s", how, firstDifference(got, old), errorClass(err))
-				r.size(handle)
-			}
-			if held != nil && !bytes.Equal(held, old[:len(held)]) {
-				r.t.Errorf("%s: a slice from Data changed", how)
-			}
-			r.writeAt(file, "written to the old file", 5)
-			r.readAt(file, 30, 0)
-			if how == "replaced" {
-				mustEqual(r.t, "the new file", readNative(r.t, name), replacement)
-			}
-			r.add("close: %s", errorClass(file.Close()))
 		}
 	})
 }

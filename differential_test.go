@@ -72,7 +72,8 @@ func TestDifferential(t *testing.T) {
 }
 
 // FuzzOperations lets the fuzzer write the sequences. The first byte takes the row of the table, the
-// others the decisions.
+// others the decisions. What is covered differs from run to run (pages come and go), so the fuzzer tries in
+// vain to shorten what it finds: give it -fuzzminimizetime 10x.
 func FuzzOperations(f *testing.F) {
 	for row := range modes {
 		decisions := make([]byte, 400)

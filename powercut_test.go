@@ -46,14 +46,15 @@ type disk struct {
 func newDisk(t *testing.T) *disk {
 	t.Helper()
 	root := t.TempDir()
-	memory, cache, dir, scratch := root+"/memory", root+"/cache", root+"/disk", root+"/scratch"
-	d := &disk{dir: dir, scratch: scratch, image: memory + "/flushed"}
+	memory, cache, dir := root+"/memory", root+"/cache", root+"/disk"
+	d := &disk{dir: dir, image: memory + "/flushed", scratch: memory}
 	inCache := cache + "/image"
 	scale := max(pageSize/4096, 1) << 20
-	err := errors.Join(os.Mkdir(memory, 0o700), os.Mkdir(cache, 0o700), os.Mkdir(dir, 0o700), os.Mkdir(scratch, 0o700))
+	err := errors.Join(os.Mkdir(memory, 0o700), os.Mkdir(cache, 0o700), os.Mkdir(dir, 0o700))
 	if err != nil {
 		t.Fatal(err)
 	}
+	unmountAfterDeath(t, d.leftDisk(), d.leftCache(), dir, cache, memory)
 	err = first(
 		func() error { return mount(t, memory, "-t", "tmpfs", "-o", fmt.Sprintf("size=%d", 100*scale), "none") },
 		func() error { return makeExt4(d.image, 32*scale) },
@@ -64,7 +65,6 @@ func newDisk(t *testing.T) *disk {
 	if err != nil {
 		t.Skipf("a power cut needs root, loop devices and mkfs.ext4: %v", err)
 	}
-	d.scratch = memory
 	var status unix.Stat_t
 	if err := unix.Stat(cache, &status); err != nil {
 		t.Fatal(err)
@@ -87,6 +87,10 @@ func newDisk(t *testing.T) *disk {
 	d.settle(t)
 	return d
 }
+
+func (d *disk) leftCache() string { return d.scratch + "/left-cache" }
+
+func (d *disk) leftDisk() string { return d.scratch + "/left-disk" }
 
 // first calls the steps up to the first error.
 func first(steps ...func() error) error {
@@ -119,21 +123,41 @@ func mount(t testing.TB, dir string, arguments ...string) error {
 	return nil
 }
 
-// unmount waits a little for what keeps the filesystem busy: a process that was just forked has the
-// files of this one open for a moment. The loop device goes with the mount.
+// unmountAfterDeath has the directories unmounted should this process end before the test does, as it
+// does when a test panics or takes too long: a process that waits for that does it.
+func unmountAfterDeath(t testing.TB, dirs ...string) {
+	t.Helper()
+	const script = `trap '' HUP INT QUIT TERM; cat; for dir; do umount -l "$dir"; done 2>/dev/null`
+	watcher := exec.Command("sh", append([]string{"-c", script, "sh"}, dirs...)...)
+	input, err := watcher.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := watcher.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		input.Close()
+		watcher.Wait()
+	})
+}
+
+// unmount unmounts a directory, in which this process must have left nothing open or mapped. Others may
+// keep it busy for a moment: a process that was just forked, or one that looks at all loop devices.
+// The loop device goes with the mount.
 func unmount(t testing.TB, dir string) {
-	err := unix.EBUSY
-	for deadline := time.Now().Add(5 * time.Second); err == unix.EBUSY && time.Now().Before(deadline); {
-		unmountErr := unix.Unmount(dir, 0)
-		if unmountErr == nil {
-			return
-		}
-		if !errors.As(unmountErr, &err) {
+	var err error
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if err = unix.Unmount(dir, 0); !errors.Is(err, unix.EBUSY) {
 			break
 		}
-		time.Sleep(time.Millisecond)
 	}
-	t.Errorf("unmounting %s: %v; open there: %v", dir, err, openUnder(t, dir))
+	if err == nil {
+		return
+	}
+	if left := append(openUnder(t, dir), mappedUnder(t, dir)...); len(left) > 0 || !errors.Is(err, unix.EBUSY) {
+		t.Errorf("unmounting %s: %v\n%s", dir, err, strings.Join(left, "\n"))
+	}
 	if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
 		t.Errorf("detaching %s: %v", dir, err)
 	}
@@ -169,7 +193,7 @@ func (d *disk) settle(t testing.TB) {
 // write back by itself what nobody has flushed.
 func (d *disk) cut(t testing.TB, inspect func(dir string)) (reliable bool) {
 	t.Helper()
-	image, cache, dir := d.scratch+"/left", d.scratch+"/left-cache", d.scratch+"/left-disk"
+	image, cache, dir := d.scratch+"/left", d.leftCache(), d.leftDisk()
 	for _, dir := range []string{cache, dir} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			t.Fatal(err)
@@ -710,7 +734,7 @@ func (d *disk) tryLose(t *testing.T, mapping mapping, moment moment, ways []wayT
 			}
 		})
 		// How long a flush takes is not promised.
-		if missing == 0 || !moment.later || time.Now().After(due.Add(2*time.Second)) {
+		if missing == 0 || !moment.later || time.Now().After(due.Add(4*time.Second)) {
 			return differences, reliable
 		}
 		time.Sleep(moment.interval)

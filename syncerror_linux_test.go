@@ -27,6 +27,7 @@ func newFailingDisk(t *testing.T) *failingDisk {
 	if err := errors.Join(os.Mkdir(memory, 0o700), os.Mkdir(dir, 0o700)); err != nil {
 		t.Fatal(err)
 	}
+	unmountAfterDeath(t, dir, memory)
 	err := first(
 		func() error { return mount(t, memory, "-t", "tmpfs", "-o", "size=16m", "none") },
 		// Without a journal a failed write does not end the filesystem's life.

@@ -270,3 +270,42 @@ func TestBackgroundSyncErrorIsTakenOnce(t *testing.T) {
 		fileSystem.Close()
 	}
 }
+
+// Catches a SyncRange that reports success after a background flush has failed: the pages it is asked for
+// are clean since then, and not on the disk. The error stays for Sync or Close.
+func TestRangeAfterBackgroundSyncError(t *testing.T) {
+	for _, hidden := range []bool{false, true} {
+		base, failing := failingSync(hidden)
+		reported := make(chan struct{})
+		config := full(memmapfs.ModeReadWrite, memmapfs.SyncNever)
+		config.OnSyncError = func(string, error) {
+			failing.Store(false)
+			close(reported)
+		}
+		fileSystem := memmapfs.New(base, config)
+		file := mustOpenMapped(t, fileSystem, writeFile(t, testDir(t), "file", content(100)), os.O_RDWR)
+		forceMap(file)
+		if _, err := file.WriteAt([]byte("bytes"), 0); err != nil {
+			t.Fatal(err)
+		}
+		failing.Store(true)
+		if err := file.SyncAsync(); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-reported:
+		case <-time.After(10 * time.Second):
+			t.Fatal("OnSyncError is not called")
+		}
+		for range 2 {
+			checkSyncError(t, "SyncRange", file.SyncRange(0, 5), file.Name())
+		}
+		checkSyncError(t, "Sync", file.Sync(), file.Name())
+		if err := file.SyncRange(0, 5); err != nil {
+			t.Errorf("SyncRange after the error was taken: %v", err)
+		}
+		if err := fileSystem.Close(); err != nil {
+			t.Errorf("closing the filesystem: %v", err)
+		}
+	}
+}

@@ -592,6 +592,47 @@ func TestWritesToUnreadablePages(t *testing.T) {
 	})
 }
 
+// A private write that reaches into a page that cannot be read leaves the private bytes beside it
+// alone, whether it succeeds or not.
+func TestPrivateBytesBesideUnreadablePages(t *testing.T) {
+	inChild(t, badfs.Options{ReadAhead: 1}, func(t *testing.T, m *mounted) {
+		for i, c := range configs() {
+			if c.Mode != memmapfs.ModeCopyOnWrite {
+				continue
+			}
+			for _, viewed := range []bool{false, true} {
+				name := fmt.Sprint("file", i, viewed)
+				must(t, m.Create(name, fileSize))
+				file := openMapped(t, c.Config, m.name(name), os.O_RDWR)
+				if viewed {
+					must(t, file.View(0, 1, func([]byte) error { return nil }))
+				}
+				want := badfs.Contents(fileSize)
+				copy(want[4*pageSize:], "written before")
+				_, err := file.WriteAt([]byte("written before"), 4*pageSize)
+				must(t, err)
+				m.set(t, name, badfs.Faults{BadReads: badPages})
+				p := bytes.Repeat([]byte{'x'}, int(2*pageSize))
+				n, err := file.WriteAt(p, 4*pageSize+100) // into pages 5 and 6
+				m.set(t, name, badfs.Faults{})
+				for range 2 { // the first read may teach something wrong
+					got := make([]byte, fileSize)
+					_, readErr := file.ReadAt(got, 0)
+					must(t, readErr)
+					for at := range got {
+						in := at - int(4*pageSize+100)
+						inside := in >= 0 && in < len(p)
+						if got[at] != want[at] && !(inside && got[at] == 'x') || inside && in < n && got[at] != 'x' {
+							t.Fatalf("%s, viewed %t: WriteAt = %d, %v; then the byte at page %d + %d is %q, want %q",
+								c.name, viewed, n, err, int64(at)/pageSize, int64(at)%pageSize, got[at], want[at])
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
 // Readers of pages that hang must hold up the rest of the program no longer than readers of the
 // plain file do.
 func TestSlowPages(t *testing.T) {

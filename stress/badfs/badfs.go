@@ -38,7 +38,7 @@ type Faults struct {
 }
 
 // Counts are the calls of one file that reached the server.
-type Counts struct{ Reads, Writes, Syncs int }
+type Counts struct{ Opens, Reads, Writes, Syncs int }
 
 // Contents returns what a file of that size holds when it is made: bytes that repeat at no page.
 func Contents(size int64) []byte {
@@ -231,6 +231,9 @@ var (
 )
 
 func (f *file) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
+	f.mu.Lock()
+	f.counts.Opens++
+	f.mu.Unlock()
 	if f.direct {
 		return nil, fuse.FOPEN_DIRECT_IO, 0
 	}
