@@ -1,0 +1,77 @@
+package memmapfs
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/absfs/osfs"
+)
+
+// Catches a required map that is not made at once, one that is required where there is nothing to map,
+// and an error that leaves the reader alone with an errno.
+func TestRequireMapping(t *testing.T) {
+	if sysMapsNothing() {
+		t.Skip("nothing is mapped on this system")
+	}
+	base, err := osfs.NewFS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := DefaultConfig()
+	config.RequireMapping = true
+	mfs := New(base, config)
+	t.Cleanup(func() { mfs.Close() })
+	dir := t.TempDir()
+	full, empty := filepath.Join(dir, "full"), filepath.Join(dir, "empty")
+	for native, data := range map[string]string{full: "content", empty: ""} {
+		if err := os.WriteFile(native, []byte(data), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open := func(native string, flag int) (*MappedFile, error) {
+		file, err := mfs.OpenFile(osfs.FromNative(native), flag, 0)
+		if err != nil {
+			return nil, err
+		}
+		t.Cleanup(func() { file.Close() })
+		return file.(*MappedFile), nil
+	}
+
+	if file, err := open(full, os.O_RDONLY); err != nil || !file.Mapped() {
+		t.Errorf("a file that can be mapped: %v, %v", file, err)
+	}
+	for native, flag := range map[string]int{empty: os.O_RDONLY, dir: os.O_RDONLY, full: os.O_WRONLY} {
+		if file, err := open(native, flag); err != nil || file.Mapped() {
+			t.Errorf("%s, which has nothing to map: %v, %v", native, file, err)
+		}
+	}
+
+	mapFile := system.mapFile
+	t.Cleanup(func() { system.mapFile = mapFile })
+	for reason, advice := range map[syscall.Errno]string{
+		syscall.ENOMEM: "vm.max_map_count",
+		syscall.EMFILE: "RLIMIT_NOFILE",
+		syscall.ENODEV: "",
+	} {
+		system.mapFile = func(uintptr, int64, int, int) ([]byte, error) { return nil, reason }
+		_, err := open(full, os.O_RDONLY)
+		var path *fs.PathError
+		if !errors.As(err, &path) || path.Op != "open" || !errors.Is(err, ErrNotMapped) || !errors.Is(err, reason) ||
+			!strings.Contains(err.Error(), advice) {
+			t.Errorf("open when a map fails with %v: %v, want a *fs.PathError that names %q", reason, err, advice)
+		}
+	}
+	if n := len(mfs.files()); n != 1 {
+		t.Errorf("%d files are known after failed opens, want the one that is mapped", n)
+	}
+}
+
+func sysMapsNothing() bool {
+	_, err := sysMap(^uintptr(0), 0, 1, 0)
+	return errors.Is(err, errors.ErrUnsupported)
+}
