@@ -13,9 +13,7 @@ import (
 // that maps is held up, and all other reads have to go on, in windows that are mapped and through the
 // file.
 func TestReadersDoNotWaitForAMap(t *testing.T) {
-	if sysMapsNothing() {
-		t.Skip("nothing is mapped on this system")
-	}
+	skipWithoutMaps(t)
 	base, err := osfs.NewFS()
 	if err != nil {
 		t.Fatal(err)

@@ -100,13 +100,13 @@ type bench struct {
 // run measures the rows picked, and prints each when it is done.
 func (b *bench) run(interrupted context.Context, parent string) (err error) {
 	defer b.progress.clear()
-	var todo []row
+	var chosen []row
 	for _, r := range rows(b.sizes) {
 		if b.picked.MatchString(r.name) {
-			todo = append(todo, r)
+			chosen = append(chosen, r)
 		}
 	}
-	if len(todo) == 0 {
+	if len(chosen) == 0 {
 		return fmt.Errorf("no row matches %q", b.picked)
 	}
 	libraries, err := newLibraries()
@@ -128,11 +128,11 @@ func (b *bench) run(interrupted context.Context, parent string) (err error) {
 	w := &workspace{interrupted: interrupted, dir: dir, libraries: libraries, sizes: b.sizes}
 
 	b.surroundings = describe(b.command, b.pace)
-	table := newTable(todo)
+	table := newTable(chosen)
 	fmt.Fprintf(b.stdout, "%s\n\n%s\n", strings.Join(b.surroundings, "\n"), table.head())
-	for i, r := range todo {
+	for i, r := range chosen {
 		found, err := measure(interrupted, r, w, b.pace, func(format string, arguments ...any) {
-			b.progress.show("%d of %d, %s: %s", i+1, len(todo), r.name, fmt.Sprintf(format, arguments...))
+			b.progress.show("%d of %d, %s: %s", i+1, len(chosen), r.name, fmt.Sprintf(format, arguments...))
 		})
 		b.progress.clear()
 		if errors.Is(err, errSkip) {

@@ -123,8 +123,8 @@ func soak(dir string, duration, every time.Duration, seed uint64) error {
 func (s *run) reportUntil(end time.Time, every time.Duration) {
 	next := time.Now().Add(every)
 	before, since := int64(0), time.Now()
-	for now := time.Now(); now.Before(end); now = time.Now() {
-		time.Sleep(min(end.Sub(now), 100*time.Millisecond))
+	for moment := time.Now(); moment.Before(end); moment = time.Now() {
+		time.Sleep(min(end.Sub(moment), 100*time.Millisecond))
 		if operations := s.operations.Load(); operations != before {
 			before, since = operations, time.Now()
 		} else if time.Since(since) > patience {
