@@ -450,12 +450,17 @@ func (s *operationSequence) settle(h *handle) {
 		s.outside(func(side *side) error { return os.Truncate(side.native(), (size/pageSize+1)*pageSize) })
 		return
 	}
-	s.note("slot %d: RemapAfterTruncation, the file being %d bytes long", s.slot(h), size)
+	s.tell(h)
+}
+
+// tell tells the handle what size the file has.
+func (s *operationSequence) tell(h *handle) {
+	s.note("slot %d: RemapAfterTruncation, the file being %d bytes long", s.slot(h), s.size(h))
 	h.held = nil
-	if err := mapped.RemapAfterTruncation(); err != nil {
+	if err := h.mapped().RemapAfterTruncation(); err != nil {
 		s.fail("RemapAfterTruncation: %v", err)
 	}
-	h.highWater = size
+	h.highWater = s.size(h)
 }
 
 // outside does the same on both sides around all handles.
@@ -806,6 +811,9 @@ func (s *operationSequence) readFrom(h *handle, slot int) {
 	p := s.payload(s.length(end - position))
 	if !s.mayWrite(h, position, len(p)) {
 		return
+	}
+	if !h.closed && s.size(h) < h.highWater {
+		s.tell(h) // the first of several writes may end the file inside a page
 	}
 	source := func() io.Reader { return onlyReader{bytes.NewReader(p)} }
 	switch s.choose.below(3) {

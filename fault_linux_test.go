@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -430,27 +431,30 @@ func TestReadHolesOfFullDisk(t *testing.T) {
 
 // TestAddressSpaceBound catches addresses of closed maps that are kept without a limit.
 func TestAddressSpaceBound(t *testing.T) {
+	const mebibyte = 1 << 20
 	const gibibyte = 1 << 30
-	const tebibyte = 1 << 40
+	// So many bytes of revoked maps start a collection, which frees them while more are closed; and
+	// so many more stay unreadable after Data, so that a slice kept too long faults.
+	size, retired, quarantined, count := int64(gibibyte), int64(1024*gibibyte), int64(8192*gibibyte), 100_000
+	if math.MaxInt == math.MaxInt32 {
+		size, retired, quarantined, count = mebibyte, 128*mebibyte, 128*mebibyte, 12_000
+	}
+	if testing.Short() || raceDetector {
+		count = 12_000
+	}
 	for _, test := range []struct {
 		name  string
 		data  bool // the maps are handed out by Data
 		bound int64
 	}{
-		// 1 TiB of revoked maps start a collection, which frees them while more are closed.
-		{"view", false, tebibyte + tebibyte/2},
-		// After Data 8,192 maps stay unreadable, so that a slice kept too long faults.
-		{"data", true, 8192*gibibyte + tebibyte + tebibyte/2},
+		{"view", false, retired + retired/2},
+		{"data", true, retired + retired/2 + quarantined},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			inChild(t, func(t *testing.T) {
-				count := 100_000
-				if testing.Short() || raceDetector {
-					count = 12_000
-				}
 				dir := testDir(t)
 				name := writeFile(t, dir, "file", nil)
-				if err := os.Truncate(osfs.ToNative(name), gibibyte); err != nil {
+				if err := os.Truncate(osfs.ToNative(name), size); err != nil {
 					t.Fatal(err)
 				}
 				fileSystem := memmapfs.New(plainFileSystem(t), nil)
@@ -463,7 +467,7 @@ func TestAddressSpaceBound(t *testing.T) {
 					}
 					file := opened.(*memmapfs.MappedFile)
 					if test.data {
-						if len(file.Data()) != gibibyte {
+						if int64(len(file.Data())) != size {
 							t.Fatalf("file %d cannot be mapped", i)
 						}
 					} else {
@@ -483,13 +487,13 @@ func TestAddressSpaceBound(t *testing.T) {
 					}
 				}
 				if grown := mostBytes - startBytes; grown > test.bound {
-					t.Errorf("the address space grew by %d GiB, want at most %d", grown/gibibyte, test.bound/gibibyte)
+					t.Errorf("the address space grew by %d MiB, want at most %d", grown/mebibyte, test.bound/mebibyte)
 				}
 				if grown := mostMaps - startMaps; grown > 3000 {
 					t.Errorf("%d lines more in /proc/self/maps", grown)
 				}
-				report(t, "%d files of 1 GiB opened, mapped and closed: address space at most %d GiB more, %d lines more in /proc/self/maps; no fault injected",
-					count, (mostBytes-startBytes)/gibibyte, mostMaps-startMaps)
+				report(t, "%d files of %d MiB opened, mapped and closed: address space at most %d MiB more, %d lines more in /proc/self/maps; no fault injected",
+					count, size/mebibyte, (mostBytes-startBytes)/mebibyte, mostMaps-startMaps)
 			})
 		})
 	}

@@ -158,28 +158,26 @@ func TestHintsReachTheKernel(t *testing.T) {
 
 // A store in a View is a fault where it would be lost or is not allowed.
 func TestViewIsReadOnlyElsewhere(t *testing.T) {
-	inChild(t, badfs.Options{}, func(t *testing.T, m *mounted) {
-		native, contents := newFile(t)
-		for _, c := range configs() {
-			for _, flags := range []int{os.O_RDONLY, os.O_RDWR} {
-				if c.Mode == memmapfs.ModeReadWrite && flags == os.O_RDWR || c.Mode == memmapfs.ModeCopyOnWrite && c.MapFullFile {
-					continue
-				}
-				mapped := openMapped(t, c.Config, osfs.FromNative(native), flags)
-				for _, s := range []span{{0, 1}, {windowPages*pageSize - 1, 2}} {
-					err := mapped.View(s.off, s.n, func(b []byte) error { b[0]++; return nil })
-					if !errors.Is(err, memmapfs.ErrSIGBUS) {
-						t.Errorf("%s, flags %#x: storing to a View of %v: %v, want ErrSIGBUS", c.name, flags, s, err)
-					}
-				}
-				p := make([]byte, fileSize)
-				if _, err := mapped.ReadAt(p, 0); err != nil || !bytes.Equal(p, contents) {
-					t.Errorf("%s, flags %#x: the file has changed, or cannot be read: %v", c.name, flags, err)
-				}
-				must(t, mapped.Close())
+	native, contents := newFile(t)
+	for _, c := range configs() {
+		for _, flags := range []int{os.O_RDONLY, os.O_RDWR} {
+			if c.Mode == memmapfs.ModeReadWrite && flags == os.O_RDWR || c.Mode == memmapfs.ModeCopyOnWrite && c.MapFullFile {
+				continue
 			}
+			mapped := openMapped(t, c.Config, osfs.FromNative(native), flags)
+			for _, s := range []span{{0, 1}, {windowPages*pageSize - 1, 2}} {
+				err := mapped.View(s.off, s.n, func(b []byte) error { b[0]++; return nil })
+				if !errors.Is(err, memmapfs.ErrSIGBUS) {
+					t.Errorf("%s, flags %#x: storing to a View of %v: %v, want ErrSIGBUS", c.name, flags, s, err)
+				}
+			}
+			p := make([]byte, fileSize)
+			if _, err := mapped.ReadAt(p, 0); err != nil || !bytes.Equal(p, contents) {
+				t.Errorf("%s, flags %#x: the file has changed, or cannot be read: %v", c.name, flags, err)
+			}
+			must(t, mapped.Close())
 		}
-	})
+	}
 }
 
 // What catches faults ends with the call that began it, however that ends: a fault of the caller's

@@ -330,9 +330,9 @@ func (f *file) Setattr(ctx context.Context, _ fs.FileHandle, in *fuse.SetAttrIn,
 type Disk struct{ orders *rpc.Client }
 
 // Dial connects to the server that listens at the socket. It waits for the server to start, until
-// patience runs out.
-func Dial(socket string, patience time.Duration) (*Disk, error) {
-	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+// ctx is done.
+func Dial(ctx context.Context, socket string) (*Disk, error) {
+	for ; ; time.Sleep(time.Millisecond) {
 		orders, err := rpc.Dial("unix", socket)
 		if err == nil {
 			disk := &Disk{orders}
@@ -343,7 +343,7 @@ func Dial(socket string, patience time.Duration) (*Disk, error) {
 			}
 			return disk, nil
 		}
-		if time.Now().After(deadline) || !errors.Is(err, syscall.ENOENT) && !errors.Is(err, syscall.ECONNREFUSED) {
+		if ctx.Err() != nil || !errors.Is(err, syscall.ENOENT) && !errors.Is(err, syscall.ECONNREFUSED) {
 			return nil, err
 		}
 	}

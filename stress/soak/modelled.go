@@ -386,7 +386,7 @@ func (f *modelledFile) readBack(h *handle, p []byte, off int64, got int) {
 
 // view compares a range inside the file, and stores to it where the mode allows it.
 func (f *modelledFile) view(h *handle, random *rand.Rand, who string, off, n int64) {
-	store := h.MappedFile != nil && h.flags&os.O_SYNC == 0 && random.IntN(2) == 0 &&
+	store := h.flags&os.O_SYNC == 0 && random.IntN(2) == 0 &&
 		(h.Mode == memmapfs.ModeReadWrite && h.flags&os.O_RDWR != 0 || h.Mode == memmapfs.ModeCopyOnWrite && h.MapFullFile)
 	seen, stored := make([]byte, 0, n), []byte(nil)
 	if store {
