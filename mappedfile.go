@@ -427,7 +427,7 @@ func (f *MappedFile) storeIn(m *mapping, p []byte, off int64) bool {
 	if (first != last || !m.written.hasOne(first)) && !m.written.has(first, last) {
 		return false
 	}
-	return f.copyIn(m, start, p)
+	return f.copyIn(m, start, p) && (!m.private || m.written.has(first, last)) // see storePage
 }
 
 // writeAt is the slow path of WriteAt.

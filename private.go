@@ -107,9 +107,7 @@ func (f *MappedFile) storePrivate(m *mapping, p []byte, off int64) (int, error) 
 			}
 		}
 	}
-	if !f.store.has(m.offset/pageBytes+int64(first), m.offset/pageBytes+int64(last)) && f.copyIn(m, start, p) {
-		m.written.add(first, last)
-		m.resident.add(first, last)
+	if f.storeInMap(m, start, p, first, last) {
 		return len(p), nil
 	}
 	switch {
@@ -123,10 +121,22 @@ func (f *MappedFile) storePrivate(m *mapping, p []byte, off int64) (int, error) 
 	return f.storePage(p[:min(int64(len(p)), pageBytes-off%pageBytes)], off)
 }
 
-// has reports whether any page from first to last is in the store.
+// storeInMap stores p into the pages from first to last of a private map, unless one of them is in the
+// store. It holds the store's lock, so that none moves there meanwhile.
+func (f *MappedFile) storeInMap(m *mapping, start int64, p []byte, first, last int) bool {
+	f.store.mu.RLock()
+	defer f.store.mu.RUnlock()
+	offset := m.offset / pageBytes
+	if f.store.has(offset+int64(first), offset+int64(last)) || !f.copyIn(m, start, p) {
+		return false
+	}
+	m.written.add(first, last)
+	m.resident.add(first, last)
+	return true
+}
+
+// has reports whether any page from first to last is in the store. The caller holds s.mu.
 func (s *pageStore) has(first, last int64) bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
 	for index := first; index <= last && len(s.pages) > 0; index++ {
 		if _, ok := s.pages[index]; ok {
 			return true
@@ -148,13 +158,23 @@ func (f *MappedFile) storePage(p []byte, off int64) (int, error) {
 	if m != nil && off-m.offset >= int64(len(m.data)) {
 		m = nil // the file has grown past its map
 	}
-	if m != nil && m.ungated.Load() {
-		return 0, errMapDecides
+	at := 0 // the page in the map
+	if m != nil {
+		at = int((off - m.offset) / pageBytes)
+		if m.ungated.Load() {
+			return 0, errMapDecides
+		}
 	}
 	page, ok := f.store.pages[index]
 	if !ok {
 		page = make([]byte, pageBytes)
-		if int64(len(p)) < pageBytes {
+		// A store that does not take the lock looks again after it whether the page is still the map's.
+		// So the page leaves the map first and is copied after.
+		inMap := m != nil && m.private && m.written.has(at, at)
+		if inMap {
+			m.written.remove(at, at)
+		}
+		if (!inMap || !f.copyOut(page, m, int64(at)*pageBytes)) && int64(len(p)) < pageBytes {
 			if _, err := f.file.ReadAt(page, index*pageBytes); err != nil && err != io.EOF {
 				return 0, err
 			}
@@ -168,7 +188,6 @@ func (f *MappedFile) storePage(p []byte, off int64) (int, error) {
 	// Whoever marks a page looks at the store under its lock first: from here on no map serves
 	// this page.
 	if m != nil {
-		at := int((off - m.offset) / pageBytes)
 		m.resident.remove(at, at)
 		m.written.remove(at, at)
 	}
