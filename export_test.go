@@ -106,6 +106,10 @@ func InterceptSystemCalls(before func(name string) error, done func(name string,
 				results[last] = reflect.ValueOf(&err).Elem()
 				return results
 			}
+			if name == "unmap" { // before, because another call may get the addresses at once
+				done(name, arguments[0].Bytes())
+				return call.Call(arguments)
+			}
 			results = call.Call(arguments)
 			if results[last].IsNil() {
 				for _, value := range append(arguments, results...) {
