@@ -883,8 +883,7 @@ func (s *operationSequence) mayStore(h *handle) bool {
 	if h.private != nil {
 		return !s.m.windowed()
 	}
-	// Handles whose writes mean more than a store have no writable map.
-	return s.m.readWrite() && h.access() == os.O_RDWR && h.flags&(os.O_APPEND|os.O_SYNC) == 0
+	return s.m.readWrite() && h.access() == os.O_RDWR
 }
 
 func (s *operationSequence) storeThroughData(h *handle, slot int) {
