@@ -278,9 +278,12 @@ func (f *MappedFile) copyStored(m *mapping) (copied []int64, ok bool) {
 		if !f.copyIn(m, at*pageBytes, page) {
 			return nil, false
 		}
-		m.written.add(int(at), int(at))
-		m.resident.add(int(at), int(at))
 		copied = append(copied, index)
+	}
+	for _, index := range copied { // not before all are: until then the store has the truth
+		at := int(index - first)
+		m.written.add(at, at)
+		m.resident.add(at, at)
 	}
 	return copied, true
 }
