@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -192,6 +193,31 @@ func (f *MappedFile) takePosition() error {
 // ReadAt reads len(p) bytes from offset off on. With fewer bytes before the end of the file
 // it returns their number and io.EOF.
 func (f *MappedFile) ReadAt(p []byte, off int64) (int, error) {
+	// This is readHot for what lies in one page of a file mapped as a whole. It is written out
+	// because each call less, and each value less to keep over a call, lets the processor work on
+	// more cache misses at a time.
+	m := f.windows.whole.Load()
+	if m == nil || len(p) == 0 {
+		return f.readAtAny(p, off)
+	}
+	start, ok := m.span(off, len(p))
+	if !ok {
+		return f.readAtAny(p, off)
+	}
+	first, last := pageSpan(start, len(p))
+	if first != last || !m.resident.hasOne(first) {
+		return f.readAtAny(p, off)
+	}
+	fault := copyGuarded(unsafe.Pointer(unsafe.SliceData(p)), m.pointer(start), len(p))
+	runtime.KeepAlive(m) // its addresses are not given back before
+	if fault != nil {
+		return f.readAtAny(p, off)
+	}
+	return len(p), nil
+}
+
+// readAtAny is ReadAt, whatever the range is and wherever it lies.
+func (f *MappedFile) readAtAny(p []byte, off int64) (int, error) {
 	if f.readHot(p, off) {
 		return len(p), nil
 	}
@@ -388,6 +414,30 @@ func (f *MappedFile) writeUnmapped(p []byte) (n int, err error, done bool) {
 // WriteAt writes p at offset off. On a handle opened with O_APPEND it does what the wrapped
 // file does, which is to refuse.
 func (f *MappedFile) WriteAt(p []byte, off int64) (int, error) {
+	// As in ReadAt.
+	m := f.windows.whole.Load()
+	if m == nil || len(p) == 0 || !f.mayStore || m.private {
+		return f.writeAtAny(p, off)
+	}
+	start, ok := m.span(off, len(p))
+	if !ok {
+		return f.writeAtAny(p, off)
+	}
+	first, last := pageSpan(start, len(p))
+	if first != last || !m.written.hasOne(first) {
+		return f.writeAtAny(p, off)
+	}
+	fault := copyGuarded(m.pointer(start), unsafe.Pointer(unsafe.SliceData(p)), len(p))
+	runtime.KeepAlive(m)
+	if fault != nil {
+		return f.writeAtAny(p, off)
+	}
+	f.noteStore()
+	return len(p), nil
+}
+
+// writeAtAny is WriteAt, whatever the range is and wherever it lies.
+func (f *MappedFile) writeAtAny(p []byte, off int64) (int, error) {
 	if f.writeHot(p, off) {
 		return len(p), nil
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+	"unsafe"
 )
 
 // pageStore holds the private pages of a copy-on-write file that no private map holds: those
@@ -148,7 +149,7 @@ func (s *pageStore) has(first, last int64) bool {
 // storePage writes p, which lies in one page, to the page store.
 func (f *MappedFile) storePage(p []byte, off int64) (int, error) {
 	readable := make([]byte, len(p))
-	if copyGuarded(readable, p) != nil {
+	if copyGuarded(unsafe.Pointer(unsafe.SliceData(readable)), unsafe.Pointer(unsafe.SliceData(p)), len(p)) != nil {
 		return 0, errBadBuffer
 	}
 	index := off / pageBytes

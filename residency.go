@@ -33,10 +33,9 @@ func newPageSet(pages int) pageSet {
 	}
 }
 
-// hasOne is has for one page, short enough to be part of the fast path.
+// hasOne is has for one page of the mapping, short enough to be part of the fast path.
 func (s *pageSet) hasOne(page int) bool {
-	word := uint(page) >> 6
-	return word < uint(len(s.words)) && s.words[word].Load()>>(uint(page)&63)&1 != 0
+	return s.words[uint(page)>>6].Load()&(1<<(uint(page)&63)) != 0
 }
 
 // has reports whether all pages from first to last are in the set.

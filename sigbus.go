@@ -197,8 +197,8 @@ func (m *mapping) faultIn(r any, start, n int64) (offset int64, ours bool) {
 
 // readable reports whether a byte can be read without a fault.
 func readable(b *byte) bool {
-	var probe [1]byte
-	return copyGuarded(probe[:], unsafe.Slice(b, 1)) == nil
+	var probe byte
+	return copyGuarded(unsafe.Pointer(&probe), unsafe.Pointer(b), 1) == nil
 }
 
 // noteFault records a fault for the SIGBUS handler, and stops the map from being used where

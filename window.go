@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 )
 
 const (
@@ -279,26 +280,34 @@ func (w *windows) windowSize() int64 {
 // whoever caused it. The caller then repeats the whole call through the file, which gives the
 // right bytes or the right error, EFAULT for a bad p included.
 func (f *MappedFile) copyOut(p []byte, m *mapping, start int64) bool {
-	fault := copyGuarded(p, m.data[start:start+int64(len(p))])
+	fault := copyGuarded(unsafe.Pointer(unsafe.SliceData(p)), m.pointer(start), len(p))
 	runtime.KeepAlive(m) // its addresses are not given back before
 	return fault == nil || f.copyFaulted(fault.value, m, start, len(p))
 }
 
 // copyIn copies p into the map from start on.
 func (f *MappedFile) copyIn(m *mapping, start int64, p []byte) bool {
-	fault := copyGuarded(m.data[start:start+int64(len(p))], p)
+	fault := copyGuarded(m.pointer(start), unsafe.Pointer(unsafe.SliceData(p)), len(p))
 	runtime.KeepAlive(m)
 	return fault == nil || f.copyFaulted(fault.value, m, start, len(p))
 }
 
-// copyGuarded copies from one slice to the other, of the same length, and returns nil, or the
-// panic that a fault has raised. It is the only code of this package that touches mapped bytes.
+// pointer returns the address of m.data[start].
+func (m *mapping) pointer(start int64) unsafe.Pointer {
+	return unsafe.Add(unsafe.Pointer(unsafe.SliceData(m.data)), start)
+}
+
+// longestCopy keeps copies below 1 MiB, from which on the runtime of Go bypasses the processor's
+// caches: then what was read is not in them when it is used.
+const longestCopy = 256 << 10
+
+// copyGuarded copies n bytes and returns nil, or the panic that a fault has raised. It is the only code of this package that touches mapped bytes.
 // After a fault nothing may be believed of what was copied: a copy does not go byte by byte.
 //
 // It is the innermost part of the fast path. The deferred function shares just one variable with
 // the rest, because each one more is kept in memory instead of a register and costs a nanosecond;
 // so fault says, while the copy is under way, what the guard has to be set back to.
-func copyGuarded(to, from []byte) (fault *caughtPanic) {
+func copyGuarded(to, from unsafe.Pointer, n int) (fault *caughtPanic) {
 	defer func() {
 		if fault != nil {
 			before := fault == &guardWasOn
@@ -310,7 +319,11 @@ func copyGuarded(to, from []byte) (fault *caughtPanic) {
 	if debug.SetPanicOnFault(true) {
 		fault = &guardWasOn
 	}
-	copy(to, from)
+	for ; n > longestCopy; n -= longestCopy {
+		copy(unsafe.Slice((*byte)(to), longestCopy), unsafe.Slice((*byte)(from), longestCopy))
+		to, from = unsafe.Add(to, longestCopy), unsafe.Add(from, longestCopy)
+	}
+	copy(unsafe.Slice((*byte)(to), n), unsafe.Slice((*byte)(from), n))
 	debug.SetPanicOnFault(fault == &guardWasOn)
 	return nil
 }
