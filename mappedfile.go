@@ -63,15 +63,12 @@ type MappedFile struct {
 	keptForProbes bool        // the descriptor is there only to ask about residency; guarded by windows.mu
 	identity      os.FileInfo // when it was first mapped; guarded by windows.mu
 	advice        []int       // lasting hints, for later maps too; guarded by windows.mu
-	store         pageStore   // private pages that are not in a private map
+	store         *pageStore  // private pages that are not in a private map; nil if no write stays
 
 	unsynced   unsyncedBytes
 	preloading sync.WaitGroup
 
-	watched       atomic.Bool // by the SIGBUS handler
-	faultsPending atomic.Bool
-	faultMu       sync.Mutex // guards faults; no lock is taken under it
-	faults        []error
+	faults atomic.Pointer[faultLog] // nil until the SIGBUS handler watches the file
 }
 
 var (
@@ -94,7 +91,14 @@ func (f *MappedFile) isClosed() bool { return f.closed.Load() || f.mfs.closed.Lo
 
 // wrap gives err the operation and the file's name. Errors of the wrapped file keep their own.
 func (f *MappedFile) wrap(op string, err error) error {
-	if err == nil || err == io.EOF {
+	if err == nil {
+		return nil
+	}
+	return f.wrapError(op, err)
+}
+
+func (f *MappedFile) wrapError(op string, err error) error {
+	if err == io.EOF {
 		return err
 	}
 	return wrapError(op, f.file.Name(), err)
@@ -628,19 +632,11 @@ func (f *MappedFile) close(late bool) error {
 	if !f.closed.CompareAndSwap(false, true) {
 		return f.wrap("close", fs.ErrClosed)
 	}
-	f.mfs.forget(f)
-	if f.watched.Load() {
+	if f.faults.Load() != nil {
 		globalSIGBUSHandler.Unregister(f)
 	}
 	f.preloading.Wait()
-	err := f.flushAtClose()
-	f.windows.mu.Lock()
-	f.windows.releaseAll()
-	err = join(err, f.closeDescriptor())
-	if f.identity != nil {
-		f.mfs.mapped.Add(-1)
-	}
-	f.windows.mu.Unlock()
+	err := f.closeMaps()
 	if f.writesStay {
 		f.store.drop()
 	}
@@ -650,6 +646,24 @@ func (f *MappedFile) close(late bool) error {
 		err = fs.ErrClosed
 	}
 	return f.wrap("close", err)
+}
+
+// closeMaps flushes what is to be flushed and takes the maps away, of a file that has had any of
+// these. It is part of close.
+func (f *MappedFile) closeMaps() error {
+	if !f.known.Load() && !f.unsynced.queued.Load() {
+		return nil
+	}
+	f.mfs.forget(f)
+	err := f.flushAtClose()
+	f.windows.mu.Lock()
+	defer f.windows.mu.Unlock()
+	f.windows.releaseAll()
+	err = join(err, f.closeDescriptor())
+	if f.identity != nil {
+		f.mfs.mapped.Add(-1)
+	}
+	return err
 }
 
 // Stat returns what the wrapped file's Stat returns.

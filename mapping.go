@@ -62,8 +62,8 @@ type addressRange struct {
 type demand struct {
 	calls      atomic.Int64 // short ones
 	bytes      atomic.Int64 // of long ones
-	callsToMap atomic.Int64 // a map is tried when calls or bytes have reached these
-	bytesToMap atomic.Int64
+	callsToAdd atomic.Int64 // to callsBeforeMap: so many calls have a map tried
+	bytesToAdd atomic.Int64 // to bytesBeforeSize
 }
 
 const (
@@ -72,11 +72,6 @@ const (
 	callsBeforeWindow = 8
 	bytesBeforeSize   = 1 << 20 // of long calls, before the file is asked for its size
 )
-
-func (d *demand) reset() {
-	d.callsToMap.Store(callsBeforeMap)
-	d.bytesToMap.Store(bytesBeforeSize)
-}
 
 // note counts a call of n bytes.
 func (d *demand) note(n int) {
@@ -87,14 +82,14 @@ func (d *demand) note(n int) {
 	}
 }
 
-func (d *demand) due() bool {
-	return d.calls.Load() >= d.callsToMap.Load() || d.bytes.Load() >= d.bytesToMap.Load()
-}
+func (d *demand) due() bool { return d.callsDue() || d.bytes.Load() >= d.bytesToAdd.Load()+bytesBeforeSize }
+
+func (d *demand) callsDue() bool { return d.calls.Load() >= d.callsToAdd.Load()+callsBeforeMap }
 
 // postpone has the next map tried after so many more calls, or after size more bytes.
 func (d *demand) postpone(calls, size int64) {
-	d.callsToMap.Store(d.calls.Load() + calls)
-	d.bytesToMap.Store(d.bytes.Load() + size)
+	d.callsToAdd.Store(d.calls.Load() + calls - callsBeforeMap)
+	d.bytesToAdd.Store(d.bytes.Load() + size - bytesBeforeSize)
 }
 
 // mapDue reports whether enough calls went to the file to try a map.
@@ -111,13 +106,13 @@ func (f *MappedFile) tryMap(off int64) bool {
 		return false
 	}
 	defer w.mu.Unlock()
-	if calls := f.demand.calls.Load(); calls < f.demand.callsToMap.Load() && !w.any() {
+	if !f.demand.callsDue() && !w.any() {
 		size, _, err := f.mappableSize()
 		if err != nil {
 			return false
 		}
-		if again := size + bytesBeforeSize; f.demand.bytes.Load() < again { // one pass, or growth
-			f.demand.bytesToMap.Store(again)
+		if f.demand.bytes.Load() < size+bytesBeforeSize { // one pass, or growth
+			f.demand.bytesToAdd.Store(size)
 			return false
 		}
 	}
@@ -178,9 +173,6 @@ func (f *MappedFile) mapIndexLocked(off, size int64, info os.FileInfo, private b
 			old.raise(size)
 			return old, nil
 		}
-	}
-	if !f.mfs.remember(f) {
-		return nil, fs.ErrClosed
 	}
 	if !w.makeRoom(index) {
 		return nil, ErrNotMapped
@@ -265,6 +257,9 @@ var errTooLarge = errors.New("too large for the address space")
 func (f *MappedFile) newMapping(offset, length int64, info os.FileInfo, private bool) (*mapping, error) {
 	if length > math.MaxInt-pageBytes {
 		return nil, notMapped(errTooLarge)
+	}
+	if !f.mfs.remember(f) {
+		return nil, fs.ErrClosed
 	}
 	pages := roundUp(length)
 	flags := 0

@@ -100,7 +100,6 @@ func (mfs *MemMapFS) opened(name string, flag int, open func() (absfs.File, erro
 // newFile makes a MappedFile of file, which was opened with flag.
 func (mfs *MemMapFS) newFile(file absfs.File, flag int) (*MappedFile, error) {
 	f := &MappedFile{file: file, mfs: mfs, flag: flag}
-	f.demand.reset()
 	f.windows.size = wholeFile
 	f.windows.budget = mfs.config.MaxWindows
 	if !mfs.config.MapFullFile {
@@ -114,6 +113,7 @@ func (mfs *MemMapFS) newFile(file absfs.File, flag int) (*MappedFile, error) {
 		}
 		if info.Mode().IsRegular() && info.Size() > 0 {
 			f.writesStay = true
+			f.store = new(pageStore)
 			f.ownsPos.Store(true)
 		} else {
 			mode = ModeReadWrite
@@ -137,6 +137,7 @@ func (mfs *MemMapFS) newFile(file absfs.File, flag int) (*MappedFile, error) {
 // with writes to flush. It reports false if the filesystem is closed. It holds f weakly, so that a
 // handle dropped without Close is collected, as an os.File is.
 func (mfs *MemMapFS) remember(f *MappedFile) bool {
+	f.known.Store(true) // before closed is looked at: Close does it the other way round
 	mfs.mu.Lock()
 	defer mfs.mu.Unlock()
 	if mfs.closed.Load() || f.closed.Load() {
@@ -159,15 +160,11 @@ func (mfs *MemMapFS) remember(f *MappedFile) bool {
 	}
 	mfs.open = append(mfs.open, weak.Make(f))
 	f.slot = len(mfs.open)
-	f.known.Store(true)
 	return true
 }
 
 // forget takes f, which is being closed, out again.
 func (mfs *MemMapFS) forget(f *MappedFile) {
-	if !f.known.Load() {
-		return
-	}
 	mfs.flusher.remove(f)
 	mfs.mu.Lock()
 	defer mfs.mu.Unlock()

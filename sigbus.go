@@ -213,22 +213,28 @@ func (f *MappedFile) noteFault(m *mapping, fault error) {
 	if !globalSIGBUSHandler.watches(f) {
 		return
 	}
-	f.faultMu.Lock()
-	defer f.faultMu.Unlock()
-	f.faults = append(f.faults, fault)
-	f.faultsPending.Store(true)
+	log := f.faults.Load()
+	log.mu.Lock()
+	defer log.mu.Unlock()
+	log.pending = append(log.pending, fault)
+}
+
+// faultLog holds the faults of a file that the handler's callbacks have not seen yet.
+type faultLog struct {
+	mu      sync.Mutex // guards pending; no lock is taken under it
+	pending []error
 }
 
 // deliverFaults runs the handler's callbacks for the faults noted; the caller holds no lock.
 func (f *MappedFile) deliverFaults() {
-	if !f.faultsPending.Load() {
+	log := f.faults.Load()
+	if log == nil {
 		return
 	}
-	f.faultMu.Lock()
-	faults := f.faults
-	f.faults = nil
-	f.faultsPending.Store(false)
-	f.faultMu.Unlock()
+	log.mu.Lock()
+	faults := log.pending
+	log.pending = nil
+	log.mu.Unlock()
 	for _, fault := range faults {
 		globalSIGBUSHandler.run(f, f.wrap("fault", fault))
 	}
@@ -308,7 +314,7 @@ func (h *SIGBUSHandler) Disable() {
 func (h *SIGBUSHandler) Register(mf *MappedFile) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	mf.watched.Store(true)
+	mf.faults.CompareAndSwap(nil, new(faultLog))
 	if !mf.isClosed() {
 		h.files[mf] = struct{}{}
 	}

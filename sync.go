@@ -30,9 +30,13 @@ type unsyncedBytes struct {
 // noteStore takes note that bytes were stored through the map. The bytes are stored first and
 // the note is taken after, so a flush that misses the note has seen the bytes.
 func (f *MappedFile) noteStore() {
-	if !f.unsynced.stored.Load() {
-		f.unsynced.stored.Store(true)
+	if !f.unsynced.stored.Load() || !f.unsynced.dirty.Load() {
+		f.noteFirstStore()
 	}
+}
+
+func (f *MappedFile) noteFirstStore() {
+	f.unsynced.stored.Store(true)
 	f.noteDirty()
 }
 

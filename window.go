@@ -58,8 +58,8 @@ type windows struct {
 	size   int64      // bytes of the file per window; fixed once a window is mapped
 	budget int        // windows mapped at a time
 	live   []*mapping
-	kept   []*mapping     // no longer looked up, but Data has handed out their bytes
-	wanted []wantedWindow // by index
+	kept   []*mapping        // no longer looked up, but Data has handed out their bytes
+	wanted *[16]wantedWindow // by index
 }
 
 // wantedWindow counts the looks that lately found the window of an index missing.
@@ -130,7 +130,7 @@ func (w *windows) pays(off int64) bool {
 	}
 	index := off / w.size
 	if w.wanted == nil {
-		w.wanted = make([]wantedWindow, 16)
+		w.wanted = new([16]wantedWindow)
 	}
 	wanted := &w.wanted[index%int64(len(w.wanted))]
 	if wanted.index != index {
