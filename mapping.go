@@ -82,7 +82,9 @@ func (d *demand) note(n int) {
 	}
 }
 
-func (d *demand) due() bool { return d.callsDue() || d.bytes.Load() >= d.bytesToAdd.Load()+bytesBeforeSize }
+func (d *demand) due() bool {
+	return d.callsDue() || d.bytes.Load() >= d.bytesToAdd.Load()+bytesBeforeSize
+}
 
 func (d *demand) callsDue() bool { return d.calls.Load() >= d.callsToAdd.Load()+callsBeforeMap }
 

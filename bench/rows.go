@@ -129,6 +129,11 @@ func readers(w *workspace, from []library, path string, size int64, work func(fi
 // warm reads the file so often that memmapfs maps it and knows which of its pages are in memory.
 func warm(file opened, size int64) error {
 	buffer := make([]byte, min(size, 64<<10))
+	for range 64 {
+		if n, err := file.ReadAt(buffer[:8], 0); n < 8 {
+			return full(n, 8, err)
+		}
+	}
 	for calls, pass := 0, 0; calls < 64 || pass < 2; pass++ {
 		for offset := int64(0); offset < size; offset += int64(len(buffer)) {
 			n, err := file.ReadAt(buffer, offset)
