@@ -119,7 +119,7 @@ func (f *MappedFile) tryMap(off int64) bool {
 		}
 	}
 	w.clock.Add(1)
-	if !w.pays(off) {
+	if !w.pays(off, f.demand.callsDue()) {
 		f.demand.postpone(callsBeforeWindow, callsBeforeWindow*longCall)
 		return false
 	}

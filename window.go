@@ -123,10 +123,13 @@ func (w *windows) search(off int64) *mapping {
 // long as there is room in the budget it does. After that a window has to be missed again and
 // again, and the one to be dropped for it unused for long: otherwise, with more windows in
 // use than the budget holds, every call would map and unmap, which costs more than the file.
-// The caller holds w.mu.
-func (w *windows) pays(off int64) bool {
+// Long calls never save what that costs. The caller holds w.mu.
+func (w *windows) pays(off int64, calledShort bool) bool {
 	if w.size == wholeFile || len(w.live) < w.budget {
 		return true
+	}
+	if !calledShort {
+		return false
 	}
 	index := off / w.size
 	if w.wanted == nil {
