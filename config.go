@@ -118,6 +118,13 @@ type Config struct {
 	// cannot be mapped. Default: false, such a file works through the wrapped file.
 	RequireMapping bool
 
+	// ColdReads lets reads touch mapped pages that are not known to be in memory, as other libraries
+	// do. Where all files are in memory that saves the questions about it. Where one is not, the page
+	// fault stops a thread of the Go scheduler for as long as the disk takes. Default: false, such a
+	// page is read through the file, whose wait the scheduler knows of. It has no effect in
+	// ModeCopyOnWrite.
+	ColdReads bool
+
 	// Preload maps a file when it is opened and asks the system to start reading it
 	// in. Default: false. It has no effect on files that cannot be mapped.
 	Preload bool

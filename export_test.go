@@ -31,6 +31,9 @@ type WatchedFS struct {
 	// Hidden keeps the descriptor from being offered: then nothing is mapped.
 	Hidden bool
 
+	// ReadAt, unless nil, is called ahead of the file's.
+	ReadAt func(n int, off int64)
+
 	// Sync and WriteAt, unless nil, are called in place of the file's method, which they are given.
 	// They are set before the first file is opened.
 	Sync    func(name string, sync func() error) error
@@ -75,6 +78,13 @@ func (f *watchedFile) Sync() error {
 		return f.File.Sync()
 	}
 	return f.watch.Sync(f.Name(), f.File.Sync)
+}
+
+func (f *watchedFile) ReadAt(p []byte, off int64) (int, error) {
+	if f.watch.ReadAt != nil {
+		f.watch.ReadAt(len(p), off)
+	}
+	return f.File.ReadAt(p, off)
 }
 
 func (f *watchedFile) WriteAt(p []byte, off int64) (int, error) {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"github.com/absfs/absfs"
@@ -234,7 +235,7 @@ func (f *MappedFile) readAtAny(p []byte, off int64) (int, error) {
 // is the fast path: no lock, no shared counter, no allocation, and few calls.
 func (f *MappedFile) readHot(p []byte, off int64) bool {
 	m := f.windows.at(off)
-	if m == nil || len(p) == 0 {
+	if m == nil || len(p) == 0 || len(p) >= timedRead {
 		return false
 	}
 	start, ok := m.span(off, len(p))
@@ -260,11 +261,37 @@ func (f *MappedFile) readAt(p []byte, off int64) (int, error) {
 	if len(p) == 0 || off > math.MaxInt64-int64(len(p)) {
 		return f.file.ReadAt(p, off)
 	}
+	if len(p) >= timedRead && !f.writesStay {
+		if m := f.windows.whole.Load(); m != nil {
+			return f.readLong(m, p, off)
+		}
+	}
 	head := f.readWindows(p, off)
 	if head == len(p) {
 		return head, nil
 	}
-	p, off = p[head:], off+int64(head)
+	n, err := f.readFile(p[head:], off+int64(head))
+	return head + n, err
+}
+
+// readLong is readAt for reads that one map may serve no faster than the file.
+func (f *MappedFile) readLong(m *mapping, p []byte, off int64) (head int, err error) {
+	start, viaMap := time.Now(), m.longReads.choosesMap()
+	if viaMap {
+		head = f.readWindows(p, off)
+	}
+	if n := 0; head < len(p) {
+		n, err = f.readFile(p[head:], off+int64(head))
+		viaMap, head = false, head+n
+	}
+	if err == nil {
+		m.longReads.note(viaMap, len(p), time.Since(start))
+	}
+	return head, err
+}
+
+// readFile reads p from the wrapped file, and over it the private pages.
+func (f *MappedFile) readFile(p []byte, off int64) (int, error) {
 	f.demand.note(len(p))
 	n, err := f.file.ReadAt(p, off)
 	if n > 0 {
@@ -273,7 +300,7 @@ func (f *MappedFile) readAt(p []byte, off int64) (int, error) {
 		}
 		f.learnRead(off, n)
 	}
-	return head + n, err
+	return n, err
 }
 
 // readWindows reads the head of p from the maps, one window after the other, and returns its

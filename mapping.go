@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // mapping is one live map of a range of a file. It does not change once it is published,
@@ -37,6 +38,8 @@ type mapping struct {
 	tellsResidency bool         // the kernel answers them truly for this process
 	probeCost      atomic.Int64 // of a chunk, in nanoseconds, as last seen
 	probeSpent     atomic.Int64 // on all chunks, in nanoseconds
+
+	longReads longReads
 
 	index   int64         // of the window
 	lastUse atomic.Uint64 // the windows' clock when it was last used
@@ -92,6 +95,45 @@ func (d *demand) callsDue() bool { return d.calls.Load() >= d.callsToAdd.Load()+
 func (d *demand) postpone(calls, size int64) {
 	d.callsToAdd.Store(d.calls.Load() + calls - callsBeforeMap)
 	d.bytesToAdd.Store(d.bytes.Load() + size - bytesBeforeSize)
+}
+
+// longReads chooses for reads of timedRead bytes and more. There a map saves no system calls worth
+// mentioning, and which way is faster depends on the processor (its misses of page translations) and
+// on how large the pages in the cache are. So both are timed, and the slower one is tried now and then.
+type longReads struct {
+	calls   atomic.Uint32
+	viaMap  atomic.Int64 // nanoseconds per MiB, moving averages; 0 is not known
+	viaFile atomic.Int64
+}
+
+const (
+	timedRead      = 256 << 10 // bytes
+	triesOfSlower  = 16        // one in so many reads
+	weightOfNewest = 4         // one part in so many of a moving average
+)
+
+func (l *longReads) choosesMap() bool {
+	viaMap, viaFile := l.viaMap.Load(), l.viaFile.Load()
+	switch {
+	case viaMap == 0:
+		return true
+	case viaFile == 0:
+		return false
+	}
+	return (viaMap <= viaFile) == (l.calls.Add(1)%triesOfSlower != 0)
+}
+
+// note takes note that reading n bytes through the map, or else through the file, took so long.
+func (l *longReads) note(viaMap bool, n int, took time.Duration) {
+	average := &l.viaFile
+	if viaMap {
+		average = &l.viaMap
+	}
+	newest := max(int64(took)<<20/int64(n), 1)
+	if old := average.Load(); old != 0 {
+		newest = old + (min(newest, 2*old)-old)/weightOfNewest // at most twice: the thread may have waited
+	}
+	average.Store(max(newest, 1))
 }
 
 // mapDue reports whether enough calls went to the file to try a map.
@@ -310,6 +352,7 @@ func (f *MappedFile) newMapping(offset, length int64, info os.FileInfo, private 
 	m := manage(data, offset, length)
 	m.private = private
 	m.writable = flags&mapWrite != 0
+	m.ungated.Store(f.mfs.config.ColdReads && !f.writesStay)
 	if m.writable {
 		m.written = newPageSet(pagesIn(pages))
 	}

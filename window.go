@@ -300,9 +300,12 @@ func (m *mapping) pointer(start int64) unsafe.Pointer {
 	return unsafe.Add(unsafe.Pointer(unsafe.SliceData(m.data)), start)
 }
 
-// longestCopy keeps copies below 1 MiB, from which on the runtime of Go bypasses the processor's
-// caches: then what was read is not in them when it is used.
-const longestCopy = 256 << 10
+// From 1 MiB on a copy by Go's runtime bypasses the processor's caches: what was read is not in them
+// when it is used. So it is done in pieces, unless it is longer than any cache.
+const (
+	pieceOfCopy = 256 << 10
+	longestCopy = 8 << 20
+)
 
 // copyGuarded copies n bytes and returns nil, or the panic that a fault has raised. It is the only code of this package that touches mapped bytes.
 // After a fault nothing may be believed of what was copied: a copy does not go byte by byte.
@@ -322,9 +325,9 @@ func copyGuarded(to, from unsafe.Pointer, n int) (fault *caughtPanic) {
 	if debug.SetPanicOnFault(true) {
 		fault = &guardWasOn
 	}
-	for ; n > longestCopy; n -= longestCopy {
-		copy(unsafe.Slice((*byte)(to), longestCopy), unsafe.Slice((*byte)(from), longestCopy))
-		to, from = unsafe.Add(to, longestCopy), unsafe.Add(from, longestCopy)
+	for ; n > pieceOfCopy && n < longestCopy; n -= pieceOfCopy {
+		copy(unsafe.Slice((*byte)(to), pieceOfCopy), unsafe.Slice((*byte)(from), pieceOfCopy))
+		to, from = unsafe.Add(to, pieceOfCopy), unsafe.Add(from, pieceOfCopy)
 	}
 	copy(unsafe.Slice((*byte)(to), n), unsafe.Slice((*byte)(from), n))
 	debug.SetPanicOnFault(fault == &guardWasOn)
