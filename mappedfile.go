@@ -450,7 +450,8 @@ func (f *MappedFile) writeAt(p []byte, off int64) (int, error) {
 	head := 0
 	// Where a flush follows, writing through the file is faster: a store into a page that was
 	// flushed faults, and makes the whole large page dirty that it lies in.
-	if f.mapsWritable && f.flag&os.O_SYNC == 0 && f.mfs.config.SyncMode != SyncImmediate {
+	flushed := f.flag&os.O_SYNC != 0 || f.mfs.config.SyncMode == SyncImmediate
+	if f.mapsWritable && (!flushed || !sysMapsAgreeWithIO) {
 		head = f.writeWindows(p, off)
 	}
 	n := 0
@@ -465,6 +466,9 @@ func (f *MappedFile) writeAt(p []byte, off int64) (int, error) {
 	if head+n > 0 {
 		if head > 0 {
 			f.noteStore()
+			if f.flag&os.O_SYNC != 0 {
+				err = join(err, f.flushRange(off, int64(head)))
+			}
 		}
 		err = join(err, f.wrote(off, head+n))
 	}
@@ -626,7 +630,8 @@ func (f *MappedFile) truncate(size int64) error {
 		return errCopyOnWriteSize
 	}
 	f.unmap()
-	if err := f.file.Truncate(size); err != nil {
+	err := f.mfs.withoutMaps(func() error { return f.file.Truncate(size) }, f.file.Stat)
+	if err != nil {
 		return err
 	}
 	f.mfs.shrunk(f.file)
@@ -637,6 +642,16 @@ func (f *MappedFile) truncate(size int64) error {
 func (f *MappedFile) unmap() {
 	f.windows.mu.Lock()
 	defer f.windows.mu.Unlock()
+	f.windows.releaseAll()
+	f.endExposure()
+}
+
+// letGo is unmap for a change of the file by others in this filesystem: the private pages stay. The
+// caller holds f.windows.mu.
+func (f *MappedFile) letGo() {
+	if f.writesStay && !f.storeMapped() {
+		return
+	}
 	f.windows.releaseAll()
 	f.endExposure()
 }

@@ -19,7 +19,8 @@ import (
 // because release does not give its addresses back: it puts inaccessible memory in their
 // place, a copy under way faults, is caught, and asks the file. The addresses are given
 // back when the garbage collector has proved that nobody holds the mapping any more, so
-// no late copy can ever read another file's bytes.
+// no late copy can ever read another file's bytes. Where the system cannot put it there in one
+// step (sysRevokesInPlace), release waits for the copies under way.
 type mapping struct {
 	offset int64  // of data[0] in the file, a multiple of the page size
 	data   []byte // whole pages; the last ones may lie past the end of the file
@@ -42,9 +43,14 @@ type mapping struct {
 	lastUse atomic.Uint64 // the windows' clock when it was last used
 	mapped  *addressRange
 
-	mu       sync.Mutex // guards pins and released; no lock is taken under it
+	mu       sync.Mutex // guards pins and released; only copying is taken under it
 	pins     int        // Views that are running
 	released bool
+
+	// copying is held for reading by each copy, unless sysRevokesInPlace, and for writing to revoke.
+	// It guards gone.
+	copying sync.RWMutex
+	gone    bool // data is not to be touched any more
 }
 
 // addressRange is what remains of a mapping when the mapping itself is garbage.
@@ -52,6 +58,7 @@ type addressRange struct {
 	data     []byte
 	exposed  atomic.Bool // a slice of it was handed out by Data
 	released atomic.Bool // that slice is no longer valid
+	lost     atomic.Bool // the addresses belong to something else by now
 }
 
 // demand tells when a map will pay, from the calls that went to the wrapped file so far.
@@ -221,7 +228,7 @@ func (f *MappedFile) mapRange(off, n int64) (*mapping, error) {
 	if err != nil {
 		return nil, err
 	}
-	offset := off - off%pageBytes
+	offset := off - off%mapAlignment
 	m, err := f.newMapping(offset, off+n-offset, info, f.writesStay)
 	if err != nil {
 		return nil, err
@@ -251,11 +258,18 @@ func (f *MappedFile) mappableSize() (size int64, info os.FileInfo, err error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	if !info.Mode().IsRegular() || f.flag&^understoodFlags != 0 || f.flag&accessMode == os.O_WRONLY {
+	if !info.Mode().IsRegular() || f.flag&^understoodFlags != 0 || f.flag&accessMode == os.O_WRONLY || f.writesBesideMap() {
 		f.unmappable.Store(true)
 		return 0, nil, ErrNotMapped
 	}
 	return info.Size(), info, nil
+}
+
+// writesBesideMap reports whether the handle writes to the file where a map of its own, read-only,
+// would show it. Where map and writes need not agree it has none: a map that is stored through
+// would let a store into Data or View change the file, which has to be a fault.
+func (f *MappedFile) writesBesideMap() bool {
+	return !sysMapsAgreeWithIO && !f.mapsWritable && !f.writesStay && f.flag&accessMode != os.O_RDONLY
 }
 
 // errTooLarge reports a range that the address space cannot hold.
@@ -315,6 +329,9 @@ func (f *MappedFile) newMapping(offset, length int64, info os.FileInfo, private 
 	m.writable = flags&mapWrite != 0
 	if m.writable {
 		m.written = newPageSet(pagesIn(pages))
+	}
+	if !sysMapsAgreeWithIO {
+		m.knowAll()
 	}
 	if f.mfs.config.UseHugePages && sysAdviseHugePage != unsupportedAdvice {
 		system.advise(data, sysAdviseHugePage)
@@ -384,7 +401,7 @@ func manage(data []byte, offset, length int64) *mapping {
 		probed:   newPageSet((pages + chunkPages - 1) / chunkPages),
 		mapped:   &addressRange{data: data},
 	}
-	m.limit.Store(length)
+	m.limit.Store(min(length, int64(len(data))))
 	m.probeCost.Store(firstProbeCost)
 	runtime.AddCleanup(m, giveBack, m.mapped)
 	return m
@@ -445,6 +462,25 @@ func (m *mapping) unpin() {
 	}
 }
 
+// seal is the first half of release: from here on no View uses the mapping, but it is still there
+// for copies. It reports false if a View is using it. revokeSealed is the second half.
+func (m *mapping) seal() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.pins > 0 {
+		return false
+	}
+	m.released = true
+	m.mapped.released.Store(true)
+	return true
+}
+
+func (m *mapping) revokeSealed() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.revoke()
+}
+
 // release takes the mapping away, as soon as no View uses it.
 func (m *mapping) release() {
 	m.mu.Lock()
@@ -466,14 +502,33 @@ func (m *mapping) isRevoked() bool {
 	return m.released && m.pins == 0
 }
 
+// enter lets a copy begin, until leave, or reports that the map is gone.
+func (m *mapping) enter() bool {
+	m.copying.RLock()
+	if m.gone {
+		m.copying.RUnlock()
+		return false
+	}
+	return true
+}
+
+func (m *mapping) leave() { m.copying.RUnlock() }
+
 // revoke makes every access to the mapping fault; the caller holds m.mu.
 func (m *mapping) revoke() {
 	if m.writable && !m.private && !sysFileSyncCoversMaps {
 		system.syncMap(m.data) // the file's own Sync, which reports errors, would not find it
 	}
-	if system.revoke(m.data) != nil {
+	if !sysRevokesInPlace {
+		m.copying.Lock()
+		defer m.copying.Unlock()
+		m.gone = true
+	}
+	held, err := system.revoke(m.data)
+	if err != nil {
 		m.limit.Store(0) // the file stays mapped for a while, but no call uses it
 	}
+	m.mapped.lost.Store(!held && err == nil)
 	retire(int64(len(m.data)))
 }
 
@@ -511,6 +566,7 @@ func reclaim() {
 // that failed at first.
 func giveBack(r *addressRange) {
 	switch {
+	case r.lost.Load():
 	case !r.exposed.Load():
 		system.unmap(r.data)
 	case r.released.Load():

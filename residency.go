@@ -178,8 +178,21 @@ func (f *MappedFile) probePages(m *mapping, start, end int) {
 	}
 }
 
+// knowAll has every page read and stored to through the map from the start: where map and file
+// need not agree, the range that is mapped belongs to the map.
+func (m *mapping) knowAll() {
+	last := pagesIn(int64(len(m.data))) - 1
+	m.resident.add(0, last)
+	if m.writable && !m.private {
+		m.written.add(0, last)
+	}
+}
+
 // forget makes the mapping's knowledge of its pages start anew.
 func (m *mapping) forget() {
+	if !sysMapsAgreeWithIO {
+		return
+	}
 	m.resident.clear()
 	m.probed.clear()
 	if !m.private {

@@ -20,19 +20,22 @@ const (
 	narrowWindow = 16 << 20
 )
 
-// pageBytes is the size of a page, or where the system asks for more the alignment of maps.
-var pageBytes = int64(max(sysMapAlignment(), os.Getpagesize()))
+// pageBytes is the size of a page.
+var pageBytes = int64(os.Getpagesize())
+
+// mapAlignment is the number of bytes, whole pages, of which the offset of a map is a multiple.
+var mapAlignment = max(int64(sysMapAlignment()), pageBytes)
 
 // pageShift is the number of bits in which offsets inside a page differ.
 var pageShift = bits.TrailingZeros64(uint64(pageBytes))
 
-// windowBytes rounds a window size to what can be mapped: whole pages, and from 2 MiB on
-// multiples of 2 MiB, so that windows start where large pages start.
+// windowBytes rounds a window size to what can be mapped: multiples of mapAlignment, and from 2 MiB
+// on of 2 MiB, so that windows start where large pages start.
 func windowBytes(size int64) int64 {
 	if size >= hugePageBytes {
 		return size - size%hugePageBytes
 	}
-	return roundUp(size)
+	return (size + mapAlignment - 1) &^ (mapAlignment - 1)
 }
 
 // roundUp rounds n, which is not near the largest int64, up to whole pages.
@@ -276,17 +279,29 @@ func (w *windows) windowSize() int64 {
 }
 
 // copyOut copies the map's bytes from start on into p. It and copyIn report false after a fault,
-// whoever caused it. The caller then repeats the whole call through the file, which gives the
+// whoever caused it, and if the map is gone. The caller then repeats the whole call through the file, which gives the
 // right bytes or the right error, EFAULT for a bad p included.
 func (f *MappedFile) copyOut(p []byte, m *mapping, start int64) bool {
+	if !sysRevokesInPlace && !m.enter() {
+		return false
+	}
 	fault := copyGuarded(p, m.data[start:start+int64(len(p))])
+	if !sysRevokesInPlace {
+		m.leave()
+	}
 	runtime.KeepAlive(m) // its addresses are not given back before
 	return fault == nil || f.copyFaulted(fault.value, m, start, len(p))
 }
 
 // copyIn copies p into the map from start on.
 func (f *MappedFile) copyIn(m *mapping, start int64, p []byte) bool {
+	if !sysRevokesInPlace && !m.enter() {
+		return false
+	}
 	fault := copyGuarded(m.data[start:start+int64(len(p))], p)
+	if !sysRevokesInPlace {
+		m.leave()
+	}
 	runtime.KeepAlive(m)
 	return fault == nil || f.copyFaulted(fault.value, m, start, len(p))
 }
