@@ -57,9 +57,7 @@ func inChild(t *testing.T, scenario func(t *testing.T), configure ...func(*exec.
 		scenario(t)
 		return
 	}
-	if !mappable() {
-		t.Skip("files are not mapped on this system, so nothing in them can fault")
-	}
+	skipUnlessMappable(t)
 	executable, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -527,9 +525,7 @@ func (s *storm) checkAgreement() {
 
 	// Once more, and to stay: what lies behind the end is gone for every call.
 	end := stableSize + pageSize
-	if err := os.Truncate(s.native, end); err != nil {
-		t.Fatal(err)
-	}
+	resizeAround(t, s.native, end)
 	for range 2 {
 		n, err := s.file.ReadAt(got[:2*pageSize], end-pageSize)
 		if n != int(pageSize) || err != io.EOF {
@@ -662,9 +658,7 @@ func (s *shrinkable) warm() {
 // resize changes the size of the file around the filesystem under test, as another process would.
 func (s *shrinkable) resize(size int64) {
 	s.t.Helper()
-	if err := os.Truncate(s.native, size); err != nil {
-		s.t.Fatal(err)
-	}
+	resizeAround(s.t, s.native, size)
 }
 
 // TestBadBuffer catches a crash, or blame for the file, when it is the caller's own buffer that faults:

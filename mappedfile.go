@@ -38,6 +38,7 @@ type MappedFile struct {
 
 	writesStay   bool // ModeCopyOnWrite: writes stay in the handle
 	mapsWritable bool // its maps reach the file
+	storesApart  bool // but by a second map, which Data and View do not lend: see newFile
 	mayStore     bool // a write may be no more than a store into a map
 	ownsPos      atomic.Bool
 
@@ -47,8 +48,12 @@ type MappedFile struct {
 	mu      sync.Mutex // guards pos; windows.mu and all below it are taken under it
 	pos     int64
 
-	// Package os lets reading a directory race with its Close and then fails in odd ways.
-	reading sync.Mutex // held while a directory is read, and while the wrapped file is closed
+	// Package os lets reading a directory race with its Close and then fails in odd ways, and on
+	// Windows Stat, which may then describe another file. reading is held while a directory is read
+	// and while the wrapped file is closed, and for reading while Stat is asked. No lock is taken
+	// under it.
+	reading    sync.RWMutex
+	fileClosed bool // guarded by reading
 
 	known      atomic.Bool // to mfs: see remember
 	closed     atomic.Bool
@@ -600,6 +605,7 @@ func (f *MappedFile) close(late bool) error {
 	}
 	f.reading.Lock()
 	defer f.reading.Unlock()
+	f.fileClosed = true
 	if err = join(err, f.file.Close()); err == nil && late {
 		err = fs.ErrClosed
 	}
@@ -611,8 +617,18 @@ func (f *MappedFile) Stat() (fs.FileInfo, error) {
 	if f.isClosed() {
 		return nil, f.wrap("stat", fs.ErrClosed)
 	}
-	info, err := f.file.Stat()
+	info, err := f.stat()
 	return info, f.wrap("stat", err)
+}
+
+// stat describes the wrapped file.
+func (f *MappedFile) stat() (os.FileInfo, error) {
+	f.reading.RLock()
+	defer f.reading.RUnlock()
+	if f.fileClosed {
+		return nil, fs.ErrClosed
+	}
+	return f.file.Stat()
 }
 
 // Truncate changes the size of the file and leaves the position alone. The map is taken away,
@@ -630,11 +646,11 @@ func (f *MappedFile) truncate(size int64) error {
 		return errCopyOnWriteSize
 	}
 	f.unmap()
-	err := f.mfs.withoutMaps(func() error { return f.file.Truncate(size) }, f.file.Stat)
+	err := f.mfs.withoutMaps(func() error { return f.file.Truncate(size) }, f.stat)
 	if err != nil {
 		return err
 	}
-	f.mfs.shrunk(f.file)
+	f.mfs.shrunk(f.stat)
 	return f.wrote(0, 0)
 }
 
@@ -712,7 +728,7 @@ func (f *MappedFile) Data() []byte {
 		return nil
 	}
 	m.mapped.exposed.Store(true)
-	if m.writable && !m.private {
+	if m.lendsStores() {
 		f.unsynced.exposed.Store(true)
 		f.noteDirty()
 	}

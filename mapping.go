@@ -34,6 +34,7 @@ type mapping struct {
 
 	writable       bool
 	private        bool
+	stores         *mapping     // where to store if not in data: see MappedFile.storesApart
 	descriptor     *descriptor  // for questions about residency; nil when it is gone
 	tellsResidency bool         // the kernel answers them truly for this process
 	probeCost      atomic.Int64 // of a chunk, in nanoseconds, as last seen
@@ -205,7 +206,7 @@ func (f *MappedFile) mapIndexLocked(off, size int64, info os.FileInfo, private b
 	} else {
 		w.insert(m)
 	}
-	if f.mfs.config.PopulatePages && sysPopulateFlag != 0 {
+	if !sysMapsAgreeWithIO || f.mfs.config.PopulatePages && sysPopulateFlag != 0 {
 		f.addResident(m, 0, pagesIn(m.limit.Load())-1)
 	}
 	if f.identity == nil {
@@ -254,22 +255,15 @@ func (f *MappedFile) mappableSize() (size int64, info os.FileInfo, err error) {
 	if f.unmappable.Load() {
 		return 0, nil, ErrNotMapped
 	}
-	info, err = f.file.Stat()
+	info, err = f.stat()
 	if err != nil {
 		return 0, nil, err
 	}
-	if !info.Mode().IsRegular() || f.flag&^understoodFlags != 0 || f.flag&accessMode == os.O_WRONLY || f.writesBesideMap() {
+	if !info.Mode().IsRegular() || f.flag&^understoodFlags != 0 || f.flag&accessMode == os.O_WRONLY {
 		f.unmappable.Store(true)
 		return 0, nil, ErrNotMapped
 	}
 	return info.Size(), info, nil
-}
-
-// writesBesideMap reports whether the handle writes to the file where a map of its own, read-only,
-// would show it. Where map and writes need not agree it has none: a map that is stored through
-// would let a store into Data or View change the file, which has to be a fault.
-func (f *MappedFile) writesBesideMap() bool {
-	return !sysMapsAgreeWithIO && !f.mapsWritable && !f.writesStay && f.flag&accessMode != os.O_RDONLY
 }
 
 // errTooLarge reports a range that the address space cannot hold.
@@ -285,7 +279,7 @@ func (f *MappedFile) newMapping(offset, length int64, info os.FileInfo, private 
 	switch {
 	case private:
 		flags = mapWrite | mapPrivate
-	case f.mapsWritable:
+	case f.mapsWritable && !f.storesApart:
 		flags = mapWrite
 	case f.mfs.config.Mode == ModeExecute:
 		flags = mapExecute | mapPrivate
@@ -326,12 +320,21 @@ func (f *MappedFile) newMapping(offset, length int64, info os.FileInfo, private 
 	}
 	m := manage(data, offset, length)
 	m.private = private
+	if f.storesApart {
+		flags = mapWrite
+		if err := f.descriptor.do(mapFile); err != nil {
+			m.release()
+			return nil, notMapped(err)
+		}
+		m.stores = manage(data, offset, length)
+		m.stores.writable = true
+	}
 	m.writable = flags&mapWrite != 0
 	if m.writable {
 		m.written = newPageSet(pagesIn(pages))
-	}
-	if !sysMapsAgreeWithIO {
-		m.knowAll()
+		if !sysMapsAgreeWithIO && !private {
+			m.written.add(0, pagesIn(pages)-1) // what is mapped is written through the map alone
+		}
 	}
 	if f.mfs.config.UseHugePages && sysAdviseHugePage != unsupportedAdvice {
 		system.advise(data, sysAdviseHugePage)
@@ -481,6 +484,10 @@ func (m *mapping) revokeSealed() {
 	m.revoke()
 }
 
+// lendsStores reports whether the bytes that Data and View hand out can be stored to, and the stores
+// reach the file.
+func (m *mapping) lendsStores() bool { return m.writable && !m.private && m.stores == nil }
+
 // release takes the mapping away, as soon as no View uses it.
 func (m *mapping) release() {
 	m.mu.Lock()
@@ -516,7 +523,9 @@ func (m *mapping) leave() { m.copying.RUnlock() }
 
 // revoke makes every access to the mapping fault; the caller holds m.mu.
 func (m *mapping) revoke() {
-	if m.writable && !m.private && !sysFileSyncCoversMaps {
+	if m.stores != nil {
+		m.stores.release()
+	} else if m.writable && !m.private && !sysFileSyncCoversMaps {
 		system.syncMap(m.data) // the file's own Sync, which reports errors, would not find it
 	}
 	if !sysRevokesInPlace {

@@ -135,11 +135,15 @@ func (mfs *MemMapFS) newFile(file absfs.File, flag int) (*MappedFile, error) {
 			mode = ModeReadWrite
 		}
 	}
-	f.mapsWritable = mode == ModeReadWrite && flag&accessMode == os.O_RDWR
+	// Where read and write calls need not agree with maps, a mapped range is read and written
+	// through maps alone, also by a handle whose map is read-only. A store into the bytes that Data
+	// and View lend has to be a fault there, so such a handle has a second map to store in.
+	f.storesApart = !sysMapsAgreeWithIO && flag&accessMode == os.O_RDWR && (mode == ModeReadOnly || mode == ModeExecute)
+	f.mapsWritable = flag&accessMode == os.O_RDWR && mode == ModeReadWrite || f.storesApart
 	f.mayStore = flag&(os.O_APPEND|os.O_SYNC) == 0 &&
 		(f.writesStay || f.mapsWritable && mfs.config.SyncMode != SyncImmediate)
 	if flag&os.O_TRUNC != 0 {
-		mfs.shrunk(file)
+		mfs.shrunk(f.stat)
 	}
 	if err := f.mapAtOpen(); err != nil {
 		f.closed.Store(true)
@@ -233,10 +237,11 @@ func (mfs *MemMapFS) eachMapOf(info os.FileInfo, fn func(f *MappedFile, info os.
 	}
 }
 
-// shrunk tells the maps of file, by all its handles, that it may have become smaller.
-func (mfs *MemMapFS) shrunk(file absfs.File) {
+// shrunk tells the maps of the file that stat describes, by all its handles, that it may have become
+// smaller.
+func (mfs *MemMapFS) shrunk(stat func() (os.FileInfo, error)) {
 	if mfs.mapped.Load() > 0 {
-		if info, err := file.Stat(); err == nil {
+		if info, err := stat(); err == nil {
 			mfs.eachMapOf(info, lowerLimits)
 		}
 	}

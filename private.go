@@ -35,7 +35,7 @@ func (f *MappedFile) writePrivate(p []byte, off int64) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	info, err := f.file.Stat()
+	info, err := f.stat()
 	if err != nil {
 		return 0, err
 	}

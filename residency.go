@@ -178,17 +178,8 @@ func (f *MappedFile) probePages(m *mapping, start, end int) {
 	}
 }
 
-// knowAll has every page read and stored to through the map from the start: where map and file
-// need not agree, the range that is mapped belongs to the map.
-func (m *mapping) knowAll() {
-	last := pagesIn(int64(len(m.data))) - 1
-	m.resident.add(0, last)
-	if m.writable && !m.private {
-		m.written.add(0, last)
-	}
-}
-
-// forget makes the mapping's knowledge of its pages start anew.
+// forget makes the mapping's knowledge of its pages start anew. Where map and file need not agree,
+// what is mapped is read and written through the map alone, and all pages stay known.
 func (m *mapping) forget() {
 	if !sysMapsAgreeWithIO {
 		return

@@ -46,7 +46,7 @@ func (f *MappedFile) copyFaulted(r any, m *mapping, start int64, n int) (ok bool
 
 // contains reports whether an address is in the map.
 func (m *mapping) contains(address uintptr) bool {
-	return address-m.address() < uintptr(len(m.data))
+	return address-m.address() < uintptr(len(m.data)) || m.stores != nil && m.stores.contains(address)
 }
 
 func (m *mapping) address() uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(m.data))) }
@@ -95,7 +95,7 @@ func (f *MappedFile) view(off, n int64, fn func(b []byte) error) (fnErr, err err
 		return nil, err
 	}
 	defer m.unpin()
-	if m.writable && !m.private {
+	if m.lendsStores() {
 		f.beginView()
 		defer f.endView()
 	}
@@ -207,7 +207,7 @@ func (f *MappedFile) noteFault(m *mapping, fault error) {
 	if m.isRevoked() {
 		return
 	}
-	if info, err := f.file.Stat(); err == nil {
+	if info, err := f.stat(); err == nil {
 		m.lower(info.Size())
 	}
 	if !globalSIGBUSHandler.watches(f) {
@@ -257,7 +257,7 @@ func (f *MappedFile) remap() error {
 	if f.isClosed() {
 		return fs.ErrClosed
 	}
-	info, err := f.file.Stat()
+	info, err := f.stat()
 	if err != nil {
 		return err
 	}

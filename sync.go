@@ -130,12 +130,19 @@ func (f *MappedFile) flush() error {
 	err := f.moveModTime()
 	if !sysFileSyncCoversMaps {
 		f.windows.each(func(m *mapping) {
+			if m.stores != nil {
+				m = m.stores
+			}
 			if m.writable && !m.private {
 				err = join(err, system.syncMap(m.data))
 			}
 		})
 	}
-	if err = join(err, f.file.Sync()); err != nil {
+	syncErr := f.file.Sync()
+	if f.writesStay && errors.Is(syncErr, fs.ErrPermission) {
+		syncErr = nil // Windows wants the right to write; but this handle has written nothing
+	}
+	if err = join(err, syncErr); err != nil {
 		f.noteDirty()
 	}
 	return err
@@ -215,7 +222,7 @@ func (f *MappedFile) flushBehind() error {
 // pipes and devices have nothing to flush, and refuse to.
 func (f *MappedFile) unlessUnsyncable(err error) error {
 	if err != nil {
-		if info, statErr := f.file.Stat(); statErr == nil && !info.Mode().IsRegular() {
+		if info, statErr := f.stat(); statErr == nil && !info.Mode().IsRegular() {
 			return nil
 		}
 	}

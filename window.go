@@ -295,14 +295,25 @@ func (f *MappedFile) copyOut(p []byte, m *mapping, start int64) bool {
 
 // copyIn copies p into the map from start on.
 func (f *MappedFile) copyIn(m *mapping, start int64, p []byte) bool {
-	if !sysRevokesInPlace && !m.enter() {
-		return false
+	if !sysRevokesInPlace {
+		return f.copyInHeld(m, start, p)
 	}
 	fault := copyGuarded(m.data[start:start+int64(len(p))], p)
-	if !sysRevokesInPlace {
-		m.leave()
-	}
 	runtime.KeepAlive(m)
+	return fault == nil || f.copyFaulted(fault.value, m, start, len(p))
+}
+
+// copyInHeld is copyIn where the mapping has to be kept in place meanwhile, and may store apart.
+func (f *MappedFile) copyInHeld(m *mapping, start int64, p []byte) bool {
+	to := m
+	if m.stores != nil {
+		to = m.stores
+	}
+	if !to.enter() {
+		return false
+	}
+	fault := copyGuarded(to.data[start:start+int64(len(p))], p)
+	to.leave()
 	return fault == nil || f.copyFaulted(fault.value, m, start, len(p))
 }
 

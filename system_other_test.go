@@ -1,0 +1,9 @@
+//go:build !windows
+
+package memmapfs_test
+
+import "errors"
+
+const onWine = false
+
+func resizeOnHost(native string, size int64) error { return errors.ErrUnsupported }
