@@ -914,9 +914,12 @@ func TestSparseTiB(t *testing.T) {
 
 // Catches a table that grows faster than the files in it, and descriptors kept for each map.
 func TestTenThousandFiles(t *testing.T) {
-	const files = 10_000
+	files := 10_000
 	if testing.Short() {
 		t.Skip("makes 10,000 files")
+	}
+	if onWine {
+		files = 1000 // it looks through all views to make one
 	}
 	skipWithoutDescriptors(t, files)
 	dir := testDir(t)
@@ -952,7 +955,7 @@ func TestTenThousandFiles(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		return int64(after.HeapAlloc-before.HeapAlloc) / files, spent / files
+		return int64(after.HeapAlloc-before.HeapAlloc) / int64(files), spent / time.Duration(files)
 	}
 
 	for _, way := range []struct {

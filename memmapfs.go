@@ -221,7 +221,7 @@ func (mfs *MemMapFS) files() []*MappedFile {
 // describes it now. The caller of fn holds the file's windows.mu.
 func (mfs *MemMapFS) eachMap(name string, fn func(f *MappedFile, info os.FileInfo)) {
 	if mfs.mapped.Load() > 0 {
-		if info, err := mfs.base.Stat(name); err == nil {
+		if info, err := mfs.describe(name); err == nil {
 			mfs.eachMapOf(info, fn)
 		}
 	}
@@ -291,7 +291,19 @@ func (f *MappedFile) isOneOf(targets []os.FileInfo) bool {
 
 // at returns a function that describes the file at name.
 func (mfs *MemMapFS) at(name string) func() (os.FileInfo, error) {
-	return func() (os.FileInfo, error) { return mfs.base.Stat(name) }
+	return func() (os.FileInfo, error) { return mfs.describe(name) }
+}
+
+// describe is Stat for a comparison with os.SameFile. On Windows what Stat returns looks for the
+// file's identity when it is compared, by the name; what an open file's returns knows it.
+func (mfs *MemMapFS) describe(name string) (os.FileInfo, error) {
+	if sysMapsHoldFiles {
+		if file, err := mfs.base.Open(name); err == nil {
+			defer file.Close()
+			return file.Stat()
+		}
+	}
+	return mfs.base.Stat(name)
 }
 
 // below returns such functions for the file at name and all that a directory of that name has in it.
