@@ -574,6 +574,7 @@ func TestSentinels(t *testing.T) {
 			}
 		}
 	}
+	plain := mustOpen(t, plainFileSystem(t), name, os.O_RDONLY)
 	for _, forced := range []bool{false, true} {
 		if forced {
 			forceMap(file)
@@ -584,9 +585,11 @@ func TestSentinels(t *testing.T) {
 		_, err = file.Seek(-1, io.SeekStart)
 		check("Seek", err, memmapfs.ErrInvalidOffset, fs.ErrInvalid)
 		checkPathError(t, "Seek", err, name)
-		_, err = file.Seek(0, 99)
-		check("Seek", err, memmapfs.ErrInvalidWhence, fs.ErrInvalid)
-		checkPathError(t, "Seek", err, name)
+		if _, plainErr := plain.Seek(0, 99); plainErr != nil { // package os takes any whence on Windows
+			_, err = file.Seek(0, 99)
+			check("Seek", err, memmapfs.ErrInvalidWhence, fs.ErrInvalid)
+			checkPathError(t, "Seek", err, name)
+		}
 		for what, call := range map[string]func() error{
 			"Write":       func() error { _, err := file.Write([]byte("x")); return err },
 			"WriteAt":     func() error { _, err := file.WriteAt([]byte("x"), 0); return err },

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/absfs/absfs"
@@ -237,7 +236,6 @@ func TestViewHoldsFile(t *testing.T) {
 		t.Skip(runtime.GOOS + " does not refuse to shrink a mapped file")
 	}
 	const size = 100_000
-	const userMappedFile = syscall.Errno(1224)
 	refused := func(t *testing.T, what string, err error) {
 		t.Helper()
 		var path *fs.PathError

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"math"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -218,9 +219,12 @@ func (f *MappedFile) flushBehind() error {
 	return err
 }
 
-// unlessUnsyncable drops the error of a flush that nobody asked for if the file is not regular:
-// pipes and devices have nothing to flush, and refuse to.
+// unlessUnsyncable drops the error of a flush that nobody waits for if there is nothing to flush:
+// pipes and devices refuse to, and Windows does for a handle that was not opened for writing.
 func (f *MappedFile) unlessUnsyncable(err error) error {
+	if f.flag&accessMode == os.O_RDONLY && errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
 	if err != nil {
 		if info, statErr := f.stat(); statErr == nil && !info.Mode().IsRegular() {
 			return nil

@@ -1,10 +1,29 @@
 package memmapfs_test
 
 import (
+	"errors"
 	"os"
+	"os/exec"
 	"runtime"
+	"syscall"
 	"testing"
 )
+
+// emulatorVariable names the program that runs programs of this system here, if they need one.
+const emulatorVariable = "MEMMAPFS_TEST_EMULATOR"
+
+// thisProgram is a command that runs the test binary again.
+func thisProgram(t testing.TB, arguments ...string) *exec.Cmd {
+	t.Helper()
+	executable, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if emulator := os.Getenv(emulatorVariable); emulator != "" {
+		return exec.Command(emulator, append([]string{executable}, arguments...)...)
+	}
+	return exec.Command(executable, arguments...)
+}
 
 // skipUnlessMappable skips a test of maps where the package makes none.
 func skipUnlessMappable(t testing.TB) {
@@ -33,6 +52,29 @@ func skipOnWine(t testing.TB, reason string) {
 	}
 }
 
+// unlessHeld drops the error with which Windows refuses to truncate a file that a View is using.
+func unlessHeld(err error) error {
+	if mapsHoldFiles && errors.Is(err, userMappedFile) {
+		return nil
+	}
+	return err
+}
+
+// isBadBuffer tells whether err is what the system says of a buffer that cannot be accessed.
+func isBadBuffer(err error) bool {
+	if runtime.GOOS == "windows" && (errors.Is(err, errorNoAccess) || errors.Is(err, errorInvalidUserBuffer)) {
+		return true
+	}
+	return errors.Is(err, syscall.EFAULT)
+}
+
+const (
+	errorNoAccess          = syscall.Errno(998)
+	errorInvalidUserBuffer = syscall.Errno(1784)
+)
+
+const userMappedFile = syscall.Errno(1224) // ERROR_USER_MAPPED_FILE
+
 // resizeAround changes the size of a file, mapped or not, around the filesystem under test and as
 // another process would. Windows allows that only to the host under wine.
 func resizeAround(t testing.TB, native string, size int64) {
@@ -46,5 +88,20 @@ func resizeAround(t testing.TB, native string, size int64) {
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// writeAround overwrites the head of a file around the filesystem under test.
+func writeAround(t testing.TB, native string, p []byte) {
+	t.Helper()
+	file, err := os.OpenFile(native, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := file.WriteAt(p, 0); err != nil {
+		t.Error(err)
+	}
+	if err := file.Close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -18,19 +18,29 @@ var onWine = windows.NewLazySystemDLL("ntdll.dll").NewProc("wine_get_version").F
 
 // resizeOnHost has the host that runs wine change the size of a file, of which Windows is not asked.
 func resizeOnHost(native string, size int64) error {
-	onHost := os.Getenv("WINEPREFIX") + "/dosdevices/" + strings.ToLower(native[:1]) + strings.ReplaceAll(native[1:], `\`, "/")
-	const program = `Z:\usr\bin\truncate`
-	process, err := os.StartProcess(program, []string{program, "-s", fmt.Sprint(size), onHost}, new(os.ProcAttr))
+	onHost := func(native string) string {
+		return os.Getenv("WINEPREFIX") + "/dosdevices/" + strings.ToLower(native[:1]) + strings.ReplaceAll(native[1:], `\`, "/")
+	}
+	mark, err := os.CreateTemp("", "resizing")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(mark.Name())
+	mark.Close()
+	const shell = `Z:\bin\sh`
+	process, err := os.StartProcess(shell, []string{shell, "-c", `truncate -s "$1" "$2" && rm "$3"`, "sh",
+		fmt.Sprint(size), onHost(native), onHost(mark.Name())},
+		&os.ProcAttr{Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
 	if err != nil {
 		return err
 	}
 	process.Release() // wine cannot wait for programs of the host
 	resized := func() bool {
-		info, err := os.Stat(native)
-		return err == nil && info.Size() == size
+		_, err := os.Stat(mark.Name())
+		return errors.Is(err, os.ErrNotExist)
 	}
 	if !eventually(resized) {
-		return fmt.Errorf("%s %s does not get its %d bytes", program, onHost, size)
+		return fmt.Errorf("%s does not get its %d bytes", onHost(native), size)
 	}
 	return nil
 }
