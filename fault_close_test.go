@@ -167,6 +167,9 @@ func (r *closeRace) run(round int) {
 		},
 		"Stat": func() (error, string) {
 			info, err := file.Stat()
+			if onWine && err == nil && info.Size() == raceSize+1 {
+				return nil, "" // it makes a section by writing a byte behind the file
+			}
 			if err == nil && info.Size() != raceSize {
 				return nil, fmt.Sprintf("size %d", info.Size())
 			}

@@ -303,7 +303,7 @@ func newStorm(t *testing.T, m mode) *storm {
 func (s *storm) run() {
 	stop := startTruncator(s.t, s.native)
 	work := []func(){s.readAt, s.readAt, s.read, s.writeAt, s.writeAt, s.sync, s.view, s.writeTo}
-	if s.m.plain() {
+	if s.m.plain() || emulated { // qemu tells no address, so a View cannot know a fault in bytes that are back
 		work[6] = s.readAt
 	}
 	var goroutines workers

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 )
 
@@ -177,7 +178,8 @@ func (f *MappedFile) guard(m *mapping, start, n int64, fn func(b []byte) error) 
 }
 
 // faultIn reports whether r is a fault in the map's bytes [start, start+n), and at which
-// offset of the file. Without an address it is one if the bytes cannot be read any more.
+// offset of the file. Without an address it is one if the bytes cannot be read any more or, where they
+// may be stored to, not be stored to: in a hole of a full disk.
 func (m *mapping) faultIn(r any, start, n int64) (offset int64, ours bool) {
 	address, isFault := faultAddress(r)
 	if !isFault {
@@ -188,7 +190,7 @@ func (m *mapping) faultIn(r any, start, n int64) (offset int64, ours bool) {
 		return m.offset + at, m.contains(address) && at >= start && at < start+n
 	}
 	for at := start; at < start+n; at = at - at%pageBytes + pageBytes {
-		if !readable(&m.data[at]) {
+		if !readable(&m.data[at]) || m.writable && !storable(&m.data[at-at%pageBytes]) {
 			return m.offset + at, true
 		}
 	}
@@ -199,6 +201,15 @@ func (m *mapping) faultIn(r any, start, n int64) (offset int64, ours bool) {
 func readable(b *byte) bool {
 	var probe [1]byte
 	return copyGuarded(probe[:], unsafe.Slice(b, 1)) == nil
+}
+
+// storable reports whether the page that starts at b can be stored to without a fault. It changes
+// nothing.
+func storable(b *byte) (ok bool) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() { ok = recover() == nil }()
+	atomic.OrUint32((*uint32)(unsafe.Pointer(b)), 0)
+	return true
 }
 
 // noteFault records a fault for the SIGBUS handler, and stops the map from being used where

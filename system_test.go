@@ -44,13 +44,16 @@ func skipWhereMapsHold(t testing.TB) {
 	}
 }
 
-// skipOnWine skips a test that asks of Windows what the emulation does not have, for the reason given.
-func skipOnWine(t testing.TB, reason string) {
+// skipWhenEmulated skips a test that asks of the system or the processor what its emulation by wine or
+// qemu does not have, for the reason given.
+func skipWhenEmulated(t testing.TB, reason string) {
 	t.Helper()
-	if onWine {
-		t.Skip("wine " + reason)
+	if emulated {
+		t.Skip("emulated: " + reason)
 	}
 }
+
+var emulated = onWine || os.Getenv(emulatorVariable) != ""
 
 // unlessHeld drops the error with which Windows refuses to truncate a file that a View is using.
 func unlessHeld(err error) error {
