@@ -426,6 +426,7 @@ func TestViewOutlivesClose(t *testing.T) {
 // TestViewTruncate catches a Truncate of the same handle that waits for a running View, takes away bytes
 // that the file still has, or leaves the View's pages where the file has ended.
 func TestViewTruncate(t *testing.T) {
+	skipWhereMapsHold(t) // see TestViewHoldsFile
 	inChild(t, func(t *testing.T) {
 		dir := testDir(t)
 		for _, config := range []*memmapfs.Config{

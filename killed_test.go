@@ -173,7 +173,7 @@ func writeUntilKilled(config *memmapfs.Config, name string) {
 				if config.MapFullFile {
 					data = data[off:]
 				} else {
-					data = data[off%pageSize:]
+					data = data[off%mapAlignment:]
 				}
 				copy(data, line)
 			}

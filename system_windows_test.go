@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"unsafe"
 
@@ -15,6 +16,8 @@ import (
 
 // onWine tells whether Windows is emulated by wine.
 var onWine = windows.NewLazySystemDLL("ntdll.dll").NewProc("wine_get_version").Find() == nil
+
+var resizing sync.Mutex
 
 // resizeOnHost has the host that runs wine change the size of a file, of which Windows is not asked.
 func resizeOnHost(native string, size int64) error {
@@ -27,6 +30,8 @@ func resizeOnHost(native string, size int64) error {
 	}
 	defer os.Remove(mark.Name())
 	mark.Close()
+	resizing.Lock() // one at a time: the emulation of starting a host's program is not safe
+	defer resizing.Unlock()
 	const shell = `Z:\bin\sh`
 	process, err := os.StartProcess(shell, []string{shell, "-c", `truncate -s "$1" "$2" && rm "$3"`, "sh",
 		fmt.Sprint(size), onHost(native), onHost(mark.Name())},
