@@ -785,6 +785,7 @@ func skipWithoutDescriptors(t testing.TB, files int) {
 
 // Catches an allocation on the way that most calls take.
 func TestReadsDoNotAllocate(t *testing.T) {
+	skipUnlessMappable(t)
 	const size = 4 * mebibyte
 	dir := testDir(t)
 	data := content(size)
@@ -861,6 +862,7 @@ func residentBytes(t testing.TB) int64 {
 
 // Catches bookkeeping whose size goes with the size of a file and not with what is used of it.
 func TestSparseTiB(t *testing.T) {
+	skipUnlessMappable(t)
 	const (
 		size    = int64(1) << 40
 		touched = 100 * mebibyte

@@ -495,7 +495,7 @@ func (s *operationSequence) offset(size int64, wild bool) int64 {
 			if s.choose.below(2) == 0 {
 				return -1 - int64(s.choose.below(20))
 			}
-			return math.MaxInt64 - int64(s.choose.below(20))
+			return farthestOffset - int64(s.choose.below(20))
 		}
 	case 9, 10:
 		off = int64(s.choose.below(int(size) + 1))
@@ -1090,6 +1090,9 @@ func (s *operationSequence) open(_ *handle, slot int) {
 	}
 	if runtime.GOOS == "windows" && flags&(os.O_WRONLY|os.O_RDWR) == 0 {
 		flags &^= os.O_CREATE | os.O_APPEND // package os then opens for writing there
+	}
+	if runtime.GOOS == "js" {
+		flags &^= os.O_SYNC // which package os refuses there
 	}
 	if flags&os.O_CREATE == 0 {
 		flags &^= os.O_EXCL // means nothing without, and not on every system

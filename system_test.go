@@ -2,6 +2,7 @@ package memmapfs_test
 
 import (
 	"errors"
+	"math"
 	"os"
 	"os/exec"
 	"runtime"
@@ -52,6 +53,23 @@ func skipWhenEmulated(t testing.TB, reason string) {
 		t.Skip("emulated: " + reason)
 	}
 }
+
+// skipOnJS skips a test of what node or its single thread cannot do, for the reason given.
+func skipOnJS(t testing.TB, reason string) {
+	t.Helper()
+	if runtime.GOOS == "js" {
+		t.Skip(reason)
+	}
+}
+
+// farthestOffset is the largest offset that the system's calls take: package os panics on js for those
+// that JavaScript's numbers do not hold.
+var farthestOffset = func() int64 {
+	if runtime.GOOS == "js" {
+		return 1<<53 - 1<<20
+	}
+	return math.MaxInt64
+}()
 
 var emulated = onWine || os.Getenv(emulatorVariable) != ""
 
