@@ -111,7 +111,7 @@ func (f *MappedFile) AdviseNoHugePage() error {
 func (f *MappedFile) mapAtOpen() error {
 	config := &f.mfs.config
 	if config.RequireMapping {
-		info, err := f.file.Stat()
+		info, err := f.stat()
 		if err == nil && info.Mode().IsRegular() && info.Size() > 0 && f.flag&accessMode != os.O_WRONLY {
 			_, err = f.mapWindow(0, f.writesStay && f.windows.mapsWhole())
 		}

@@ -1,4 +1,4 @@
-//go:build !darwin && !dragonfly && !freebsd && !linux && !netbsd && !solaris
+//go:build !darwin && !dragonfly && !freebsd && !linux && !netbsd && !solaris && !windows
 
 package memmapfs
 

@@ -785,6 +785,7 @@ func skipWithoutDescriptors(t testing.TB, files int) {
 
 // Catches an allocation on the way that most calls take.
 func TestReadsDoNotAllocate(t *testing.T) {
+	skipUnlessMappable(t)
 	const size = 4 * mebibyte
 	dir := testDir(t)
 	data := content(size)
@@ -861,6 +862,7 @@ func residentBytes(t testing.TB) int64 {
 
 // Catches bookkeeping whose size goes with the size of a file and not with what is used of it.
 func TestSparseTiB(t *testing.T) {
+	skipUnlessMappable(t)
 	const (
 		size    = int64(1) << 40
 		touched = 100 * mebibyte
@@ -914,9 +916,12 @@ func TestSparseTiB(t *testing.T) {
 
 // Catches a table that grows faster than the files in it, and descriptors kept for each map.
 func TestTenThousandFiles(t *testing.T) {
-	const files = 10_000
+	files := 10_000
 	if testing.Short() {
 		t.Skip("makes 10,000 files")
+	}
+	if onWine {
+		files = 1000 // it looks through all views to make one
 	}
 	skipWithoutDescriptors(t, files)
 	dir := testDir(t)
@@ -952,7 +957,7 @@ func TestTenThousandFiles(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		return int64(after.HeapAlloc-before.HeapAlloc) / files, spent / files
+		return int64(after.HeapAlloc-before.HeapAlloc) / int64(files), spent / time.Duration(files)
 	}
 
 	for _, way := range []struct {

@@ -260,7 +260,15 @@ func TestOrdinaryUser(t *testing.T) {
 	}
 	// The test's binary may lie in a directory that the other user cannot enter.
 	child := exec.Command("/proc/self/exe", "-test.run=^TestOrdinaryUser$", "-test.v")
-	if runtime.GOOS != "linux" {
+	if emulator := os.Getenv(emulatorVariable); emulator != "" {
+		binary, err := os.Open(child.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer binary.Close()
+		child = exec.Command(emulator, append([]string{"/proc/self/fd/3"}, child.Args[1:]...)...)
+		child.ExtraFiles = []*os.File{binary}
+	} else if runtime.GOOS != "linux" {
 		child.Path = os.Args[0]
 	}
 	child.Dir = dir

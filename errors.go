@@ -86,6 +86,16 @@ func seekError(err error, target int64, whence int) error {
 	return err
 }
 
+// heldByMap adds to the system's refusal to change a mapped file what to do about it.
+func heldByMap(err error) error {
+	if err == nil || !sysIsHeldByMap(err) {
+		return err
+	}
+	return because(err, errHeldByMap)
+}
+
+var errHeldByMap = errors.New("a View of the file is running, or another process or MemMapFS has it mapped: end that and try again")
+
 // because adds a sentinel to err, inside its *fs.PathError if it has one.
 func because(err, sentinel error) error {
 	if pathError, ok := err.(*fs.PathError); ok {

@@ -167,6 +167,9 @@ func (r *closeRace) run(round int) {
 		},
 		"Stat": func() (error, string) {
 			info, err := file.Stat()
+			if onWine && err == nil && info.Size() == raceSize+1 {
+				return nil, "" // it makes a section by writing a byte behind the file
+			}
 			if err == nil && info.Size() != raceSize {
 				return nil, fmt.Sprintf("size %d", info.Size())
 			}
@@ -179,8 +182,8 @@ func (r *closeRace) run(round int) {
 		"SyncRange":   must(func() error { return file.SyncRange(raceHead, 2*pageSize) }),
 		"SyncAsync":   must(file.SyncAsync),
 		"Remap":       must(file.RemapAfterTruncation),
-		"Truncate":    except(errors.ErrUnsupported, func() error { return file.Truncate(raceSize) }),
-		"by name":     must(func() error { return fileSystem.Truncate(r.name, raceSize) }),
+		"Truncate":    except(errors.ErrUnsupported, func() error { return unlessHeld(file.Truncate(raceSize)) }),
+		"by name":     must(func() error { return unlessHeld(fileSystem.Truncate(r.name, raceSize)) }),
 		"Sequential":  except(errors.ErrUnsupported, file.AdviseSequential),
 		"Random":      except(errors.ErrUnsupported, file.AdviseRandom),
 		"WillNeed":    except(errors.ErrUnsupported, file.AdviseWillNeed),
@@ -333,7 +336,9 @@ func TestCloseRacesDirectory(t *testing.T) {
 				"Readdirnames": func() error { _, err := directory.Readdirnames(1); return err },
 				"ReadDir":      func() error { _, err := directory.ReadDir(1); return err },
 				"Stat":         func() error { _, err := directory.Stat(); return err },
-				"Sync":         func() error { return directory.Sync() },
+			}
+			if runtime.GOOS != "windows" { // which refuses to
+				calls["Sync"] = directory.Sync
 			}
 			var goroutines workers
 			for name, call := range calls {

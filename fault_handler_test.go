@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"testing"
 
 	"github.com/absfs/memmapfs"
@@ -200,9 +199,8 @@ func TestHandler(t *testing.T) {
 			before := file.Data()
 			size := pages * pageSize
 			pattern := patternFrom(0, int(size))
-			if err := os.WriteFile(file.native, pattern, 0o644); err != nil {
-				t.Fatal(err)
-			}
+			file.resize(size)
+			writeAround(t, file.native, pattern)
 			if err := file.RemapAfterTruncation(); err != nil {
 				t.Errorf("RemapAfterTruncation to %d pages: %v", pages, err)
 			}

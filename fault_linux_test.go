@@ -431,6 +431,7 @@ func TestReadHolesOfFullDisk(t *testing.T) {
 
 // TestAddressSpaceBound catches addresses of closed maps that are kept without a limit.
 func TestAddressSpaceBound(t *testing.T) {
+	skipWhenEmulated(t, "qemu keeps a table of the pages of each map, and takes seconds to make one")
 	const mebibyte = 1 << 20
 	const gibibyte = 1 << 30
 	// So many bytes of revoked maps start a collection, which frees them while more are closed; and

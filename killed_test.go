@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -70,7 +69,7 @@ func TestKilled(t *testing.T) {
 // has acknowledged in all.
 func killChild(t *testing.T, order string, enough int) (acknowledged int) {
 	t.Helper()
-	child := exec.Command(os.Args[0], "-test.run=^TestKilled$")
+	child := thisProgram(t, "-test.run=^TestKilled$")
 	child.Env = append(os.Environ(), killedChild+"="+order)
 	child.Stderr = os.Stderr
 	output, err := child.StdoutPipe()
@@ -174,7 +173,7 @@ func writeUntilKilled(config *memmapfs.Config, name string) {
 				if config.MapFullFile {
 					data = data[off:]
 				} else {
-					data = data[off%pageSize:]
+					data = data[off%mapAlignment:]
 				}
 				copy(data, line)
 			}

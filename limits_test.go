@@ -306,6 +306,7 @@ func TestOutOfMaps(t *testing.T) {
 // TestOutOfAddressSpace catches a file, longer than the address space that is left, that cannot be used,
 // and a View or window that fails otherwise than with a reason.
 func TestOutOfAddressSpace(t *testing.T) {
+	skipWhenEmulated(t, "qemu does not limit the address space")
 	const size = 32 << 20
 	rows := map[string]bool{
 		"read-only": true, "read-write": true, "copy-on-write": true, "execute": true,

@@ -40,6 +40,7 @@ type MappedFile struct {
 
 	writesStay   bool // ModeCopyOnWrite: writes stay in the handle
 	mapsWritable bool // its maps reach the file
+	storesApart  bool // but by a second map, which Data and View do not lend: see newFile
 	mayStore     bool // a write may be no more than a store into a map
 	ownsPos      atomic.Bool
 
@@ -49,8 +50,12 @@ type MappedFile struct {
 	mu      sync.Mutex // guards pos; windows.mu and all below it are taken under it
 	pos     int64
 
-	// Package os lets reading a directory race with its Close and then fails in odd ways.
-	reading sync.Mutex // held while a directory is read, and while the wrapped file is closed
+	// Package os lets reading a directory race with its Close and then fails in odd ways, and on
+	// Windows Stat, which may then describe another file. reading is held while a directory is read
+	// and while the wrapped file is closed, and for reading while Stat is asked. No lock is taken
+	// under it.
+	reading    sync.RWMutex
+	fileClosed bool // guarded by reading
 
 	known      atomic.Bool // to mfs: see remember
 	closed     atomic.Bool
@@ -202,7 +207,7 @@ func (f *MappedFile) ReadAt(p []byte, off int64) (int, error) {
 	// because each call less, and each value less to keep over a call, lets the processor work on
 	// more cache misses at a time.
 	m := f.windows.whole.Load()
-	if m == nil || len(p) == 0 {
+	if m == nil || len(p) == 0 || !sysRevokesInPlace {
 		return f.readAtAny(p, off)
 	}
 	start, ok := m.span(off, len(p))
@@ -261,7 +266,7 @@ func (f *MappedFile) readAt(p []byte, off int64) (int, error) {
 	if len(p) == 0 || off > math.MaxInt64-int64(len(p)) {
 		return f.file.ReadAt(p, off)
 	}
-	if len(p) >= timedRead && !f.writesStay {
+	if len(p) >= timedRead && !f.writesStay && sysMapsAgreeWithIO {
 		if m := f.windows.whole.Load(); m != nil {
 			return f.readLong(m, p, off)
 		}
@@ -447,7 +452,7 @@ func (f *MappedFile) writeUnmapped(p []byte) (n int, err error, done bool) {
 func (f *MappedFile) WriteAt(p []byte, off int64) (int, error) {
 	// As in ReadAt.
 	m := f.windows.whole.Load()
-	if m == nil || len(p) == 0 || !f.mayStore || m.private {
+	if m == nil || len(p) == 0 || !sysRevokesInPlace || !f.mayStore || m.private {
 		return f.writeAtAny(p, off)
 	}
 	start, ok := m.span(off, len(p))
@@ -531,7 +536,8 @@ func (f *MappedFile) writeAt(p []byte, off int64) (int, error) {
 	head := 0
 	// Where a flush follows, writing through the file is faster: a store into a page that was
 	// flushed faults, and makes the whole large page dirty that it lies in.
-	if f.mapsWritable && f.flag&os.O_SYNC == 0 && f.mfs.config.SyncMode != SyncImmediate {
+	flushed := f.flag&os.O_SYNC != 0 || f.mfs.config.SyncMode == SyncImmediate
+	if f.mapsWritable && (!flushed || !sysMapsAgreeWithIO) {
 		head = f.writeWindows(p, off)
 	}
 	n := 0
@@ -546,6 +552,9 @@ func (f *MappedFile) writeAt(p []byte, off int64) (int, error) {
 	if head+n > 0 {
 		if head > 0 {
 			f.noteStore()
+			if f.flag&os.O_SYNC != 0 {
+				err = join(err, f.flushRange(off, int64(head)))
+			}
 		}
 		err = join(err, f.wrote(off, head+n))
 	}
@@ -669,6 +678,7 @@ func (f *MappedFile) close(late bool) error {
 	}
 	f.reading.Lock()
 	defer f.reading.Unlock()
+	f.fileClosed = true
 	if err = join(err, f.file.Close()); err == nil && late {
 		err = fs.ErrClosed
 	}
@@ -698,8 +708,18 @@ func (f *MappedFile) Stat() (fs.FileInfo, error) {
 	if f.isClosed() {
 		return nil, f.wrap("stat", fs.ErrClosed)
 	}
-	info, err := f.file.Stat()
+	info, err := f.stat()
 	return info, f.wrap("stat", err)
+}
+
+// stat describes the wrapped file.
+func (f *MappedFile) stat() (os.FileInfo, error) {
+	f.reading.RLock()
+	defer f.reading.RUnlock()
+	if f.fileClosed {
+		return nil, fs.ErrClosed
+	}
+	return f.file.Stat()
 }
 
 // Truncate changes the size of the file and leaves the position alone. The map is taken away,
@@ -717,10 +737,11 @@ func (f *MappedFile) truncate(size int64) error {
 		return errCopyOnWriteSize
 	}
 	f.unmap()
-	if err := f.file.Truncate(size); err != nil {
+	err := f.mfs.withoutMaps(func() error { return f.file.Truncate(size) }, f.stat)
+	if err != nil {
 		return err
 	}
-	f.mfs.shrunk(f.file)
+	f.mfs.shrunk(f.stat)
 	return f.wrote(0, 0)
 }
 
@@ -728,6 +749,16 @@ func (f *MappedFile) truncate(size int64) error {
 func (f *MappedFile) unmap() {
 	f.windows.mu.Lock()
 	defer f.windows.mu.Unlock()
+	f.windows.releaseAll()
+	f.endExposure()
+}
+
+// letGo is unmap for a change of the file by others in this filesystem: the private pages stay. The
+// caller holds f.windows.mu.
+func (f *MappedFile) letGo() {
+	if f.writesStay && !f.storeMapped() {
+		return
+	}
 	f.windows.releaseAll()
 	f.endExposure()
 }
@@ -788,7 +819,7 @@ func (f *MappedFile) Data() []byte {
 		return nil
 	}
 	m.mapped.exposed.Store(true)
-	if m.writable && !m.private {
+	if m.lendsStores() {
 		f.unsynced.exposed.Store(true)
 		f.noteDirty()
 	}

@@ -20,7 +20,8 @@ import (
 // because release does not give its addresses back: it puts inaccessible memory in their
 // place, a copy under way faults, is caught, and asks the file. The addresses are given
 // back when the garbage collector has proved that nobody holds the mapping any more, so
-// no late copy can ever read another file's bytes.
+// no late copy can ever read another file's bytes. Where the system cannot put it there in one
+// step (sysRevokesInPlace), release waits for the copies under way.
 type mapping struct {
 	offset int64  // of data[0] in the file, a multiple of the page size
 	data   []byte // whole pages; the last ones may lie past the end of the file
@@ -34,6 +35,7 @@ type mapping struct {
 
 	writable       bool
 	private        bool
+	stores         *mapping     // where to store if not in data: see MappedFile.storesApart
 	descriptor     *descriptor  // for questions about residency; nil when it is gone
 	tellsResidency bool         // the kernel answers them truly for this process
 	probeCost      atomic.Int64 // of a chunk, in nanoseconds, as last seen
@@ -45,9 +47,14 @@ type mapping struct {
 	lastUse atomic.Uint64 // the windows' clock when it was last used
 	mapped  *addressRange
 
-	mu       sync.Mutex // guards pins and released; no lock is taken under it
+	mu       sync.Mutex // guards pins and released; only copying is taken under it
 	pins     int        // Views that are running
 	released bool
+
+	// copying is held for reading by each copy, unless sysRevokesInPlace, and for writing to revoke.
+	// It guards gone.
+	copying sync.RWMutex
+	gone    bool // data is not to be touched any more
 }
 
 // addressRange is what remains of a mapping when the mapping itself is garbage.
@@ -55,6 +62,7 @@ type addressRange struct {
 	data     []byte
 	exposed  atomic.Bool // a slice of it was handed out by Data
 	released atomic.Bool // that slice is no longer valid
+	lost     atomic.Bool // the addresses belong to something else by now
 }
 
 // demand tells when a map will pay, from the calls that went to the wrapped file so far.
@@ -234,7 +242,7 @@ func (f *MappedFile) mapIndexLocked(off, size int64, info os.FileInfo, private b
 	} else {
 		w.insert(m)
 	}
-	if f.mfs.config.PopulatePages && sysPopulateFlag != 0 {
+	if !sysMapsAgreeWithIO || f.mfs.config.PopulatePages && sysPopulateFlag != 0 {
 		f.addResident(m, 0, pagesIn(m.limit.Load())-1)
 	}
 	if f.identity == nil {
@@ -257,7 +265,7 @@ func (f *MappedFile) mapRange(off, n int64) (*mapping, error) {
 	if err != nil {
 		return nil, err
 	}
-	offset := off - off%pageBytes
+	offset := off - off%mapAlignment
 	m, err := f.newMapping(offset, off+n-offset, info, f.writesStay)
 	if err != nil {
 		return nil, err
@@ -283,7 +291,7 @@ func (f *MappedFile) mappableSize() (size int64, info os.FileInfo, err error) {
 	if f.unmappable.Load() {
 		return 0, nil, ErrNotMapped
 	}
-	info, err = f.file.Stat()
+	info, err = f.stat()
 	if err != nil {
 		return 0, nil, err
 	}
@@ -310,7 +318,7 @@ func (f *MappedFile) newMapping(offset, length int64, info os.FileInfo, private 
 	switch {
 	case private:
 		flags = mapWrite | mapPrivate
-	case f.mapsWritable:
+	case f.mapsWritable && !f.storesApart:
 		flags = mapWrite
 	case f.mfs.config.Mode == ModeExecute:
 		flags = mapExecute | mapPrivate
@@ -351,10 +359,22 @@ func (f *MappedFile) newMapping(offset, length int64, info os.FileInfo, private 
 	}
 	m := manage(data, offset, length)
 	m.private = private
+	if f.storesApart {
+		flags = mapWrite
+		if err := f.descriptor.do(mapFile); err != nil {
+			m.release()
+			return nil, notMapped(err)
+		}
+		m.stores = manage(data, offset, length)
+		m.stores.writable = true
+	}
 	m.writable = flags&mapWrite != 0
 	m.ungated.Store(f.mfs.config.ColdReads && !f.writesStay)
 	if m.writable {
 		m.written = newPageSet(pagesIn(pages))
+		if !sysMapsAgreeWithIO && !private {
+			m.written.add(0, pagesIn(pages)-1) // what is mapped is written through the map alone
+		}
 	}
 	if f.mfs.config.UseHugePages && sysAdviseHugePage != unsupportedAdvice {
 		system.advise(data, sysAdviseHugePage)
@@ -424,7 +444,7 @@ func manage(data []byte, offset, length int64) *mapping {
 		probed:   newPageSet((pages + chunkPages - 1) / chunkPages),
 		mapped:   &addressRange{data: data},
 	}
-	m.limit.Store(length)
+	m.limit.Store(min(length, int64(len(data))))
 	m.probeCost.Store(firstProbeCost)
 	runtime.AddCleanup(m, giveBack, m.mapped)
 	return m
@@ -485,6 +505,29 @@ func (m *mapping) unpin() {
 	}
 }
 
+// seal is the first half of release: from here on no View uses the mapping, but it is still there
+// for copies. It reports false if a View is using it. revokeSealed is the second half.
+func (m *mapping) seal() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.pins > 0 {
+		return false
+	}
+	m.released = true
+	m.mapped.released.Store(true)
+	return true
+}
+
+func (m *mapping) revokeSealed() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.revoke()
+}
+
+// lendsStores reports whether the bytes that Data and View hand out can be stored to, and the stores
+// reach the file.
+func (m *mapping) lendsStores() bool { return m.writable && !m.private && m.stores == nil }
+
 // release takes the mapping away, as soon as no View uses it.
 func (m *mapping) release() {
 	m.mu.Lock()
@@ -506,14 +549,43 @@ func (m *mapping) isRevoked() bool {
 	return m.released && m.pins == 0
 }
 
+// enter lets a copy begin, until leave, or reports that the map is gone.
+func (m *mapping) enter() bool {
+	if sysRevokesInPlace {
+		return true
+	}
+	m.copying.RLock()
+	if m.gone {
+		m.copying.RUnlock()
+		return false
+	}
+	return true
+}
+
+func (m *mapping) leave() {
+	if !sysRevokesInPlace {
+		m.copying.RUnlock()
+	}
+	runtime.KeepAlive(m) // its addresses are not given back before
+}
+
 // revoke makes every access to the mapping fault; the caller holds m.mu.
 func (m *mapping) revoke() {
-	if m.writable && !m.private && !sysFileSyncCoversMaps {
+	if m.stores != nil {
+		m.stores.release()
+	} else if m.writable && !m.private && !sysFileSyncCoversMaps {
 		system.syncMap(m.data) // the file's own Sync, which reports errors, would not find it
 	}
-	if system.revoke(m.data) != nil {
+	if !sysRevokesInPlace {
+		m.copying.Lock()
+		defer m.copying.Unlock()
+		m.gone = true
+	}
+	held, err := system.revoke(m.data)
+	if err != nil {
 		m.limit.Store(0) // the file stays mapped for a while, but no call uses it
 	}
+	m.mapped.lost.Store(!held && err == nil)
 	retire(int64(len(m.data)))
 }
 
@@ -551,6 +623,7 @@ func reclaim() {
 // that failed at first.
 func giveBack(r *addressRange) {
 	switch {
+	case r.lost.Load():
 	case !r.exposed.Load():
 		system.unmap(r.data)
 	case r.released.Load():

@@ -14,6 +14,8 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +35,8 @@ type MemMapFS struct {
 	closed  atomic.Bool
 	flusher flusher
 	mapped  atomic.Int64 // open files that were ever mapped
+
+	changing sync.Mutex // held while several files' windows.mu are: see withoutMaps
 
 	mu     sync.Mutex                 // guards the fields below; no lock is taken under it
 	open   []weak.Pointer[MappedFile] // see remember
@@ -82,9 +86,9 @@ func (mfs *MemMapFS) opened(name string, flag int, open func() (absfs.File, erro
 	if mfs.closed.Load() {
 		return nil, wrapError("open", name, fs.ErrClosed)
 	}
-	file, err := open()
+	file, err := mfs.openBase(name, flag, open)
 	if err != nil && sysIsShortage(err) && mfs.dropDescriptors() {
-		file, err = open()
+		file, err = mfs.openBase(name, flag, open)
 	}
 	if err != nil {
 		return nil, err
@@ -95,6 +99,18 @@ func (mfs *MemMapFS) opened(name string, flag int, open func() (absfs.File, erro
 		return nil, wrapError("open", name, err)
 	}
 	return f, nil
+}
+
+// openBase calls open, which opens the file at name with flag.
+func (mfs *MemMapFS) openBase(name string, flag int, open func() (absfs.File, error)) (file absfs.File, err error) {
+	if flag&os.O_TRUNC == 0 {
+		return open()
+	}
+	err = mfs.withoutMaps(func() (err error) {
+		file, err = open()
+		return err
+	}, mfs.at(name))
+	return file, err
 }
 
 // newFile makes a MappedFile of file, which was opened with flag.
@@ -119,11 +135,15 @@ func (mfs *MemMapFS) newFile(file absfs.File, flag int) (*MappedFile, error) {
 			mode = ModeReadWrite
 		}
 	}
-	f.mapsWritable = mode == ModeReadWrite && flag&accessMode == os.O_RDWR
+	// Where read and write calls need not agree with maps, a mapped range is read and written
+	// through maps alone, also by a handle whose map is read-only. A store into the bytes that Data
+	// and View lend has to be a fault there, so such a handle has a second map to store in.
+	f.storesApart = !sysMapsAgreeWithIO && flag&accessMode == os.O_RDWR && (mode == ModeReadOnly || mode == ModeExecute)
+	f.mapsWritable = flag&accessMode == os.O_RDWR && mode == ModeReadWrite || f.storesApart
 	f.mayStore = flag&(os.O_APPEND|os.O_SYNC) == 0 &&
 		(f.writesStay || f.mapsWritable && mfs.config.SyncMode != SyncImmediate)
 	if flag&os.O_TRUNC != 0 {
-		mfs.shrunk(file)
+		mfs.shrunk(f.stat)
 	}
 	if err := f.mapAtOpen(); err != nil {
 		f.closed.Store(true)
@@ -198,7 +218,7 @@ func (mfs *MemMapFS) files() []*MappedFile {
 // describes it now. The caller of fn holds the file's windows.mu.
 func (mfs *MemMapFS) eachMap(name string, fn func(f *MappedFile, info os.FileInfo)) {
 	if mfs.mapped.Load() > 0 {
-		if info, err := mfs.base.Stat(name); err == nil {
+		if info, err := mfs.describe(name); err == nil {
 			mfs.eachMapOf(info, fn)
 		}
 	}
@@ -214,10 +234,11 @@ func (mfs *MemMapFS) eachMapOf(info os.FileInfo, fn func(f *MappedFile, info os.
 	}
 }
 
-// shrunk tells the maps of file, by all its handles, that it may have become smaller.
-func (mfs *MemMapFS) shrunk(file absfs.File) {
+// shrunk tells the maps of the file that stat describes, by all its handles, that it may have become
+// smaller.
+func (mfs *MemMapFS) shrunk(stat func() (os.FileInfo, error)) {
 	if mfs.mapped.Load() > 0 {
-		if info, err := file.Stat(); err == nil {
+		if info, err := stat(); err == nil {
 			mfs.eachMapOf(info, lowerLimits)
 		}
 	}
@@ -228,6 +249,78 @@ func lowerLimits(f *MappedFile, info os.FileInfo) {
 	for _, m := range f.windows.live {
 		m.lower(info.Size())
 	}
+}
+
+// withoutMaps calls change, which makes the file that each of infos describes smaller, or takes it
+// away from its name. Where a map keeps the system from doing that, these files have no map of this
+// filesystem meanwhile, but for those that a View uses; they are mapped again on need.
+func (mfs *MemMapFS) withoutMaps(change func() error, infos ...func() (os.FileInfo, error)) error {
+	if !sysMapsHoldFiles || mfs.mapped.Load() == 0 {
+		return heldByMap(change())
+	}
+	var targets []os.FileInfo
+	for _, info := range infos {
+		if target, err := info(); err == nil {
+			targets = append(targets, target)
+		}
+	}
+	mfs.changing.Lock()
+	defer mfs.changing.Unlock()
+	for _, f := range mfs.files() {
+		f.windows.mu.Lock()
+		if !f.isOneOf(targets) {
+			f.windows.mu.Unlock()
+			continue
+		}
+		defer f.windows.mu.Unlock() // after change
+		f.letGo()
+	}
+	return heldByMap(change())
+}
+
+// isOneOf reports whether a file that was ever mapped is among targets. The caller holds
+// f.windows.mu.
+func (f *MappedFile) isOneOf(targets []os.FileInfo) bool {
+	return f.identity != nil && slices.ContainsFunc(targets, func(target os.FileInfo) bool {
+		return os.SameFile(f.identity, target)
+	})
+}
+
+// at returns a function that describes the file at name.
+func (mfs *MemMapFS) at(name string) func() (os.FileInfo, error) {
+	return func() (os.FileInfo, error) { return mfs.describe(name) }
+}
+
+// describe is Stat for a comparison with os.SameFile. On Windows what Stat returns looks for the
+// file's identity when it is compared, by the name; what an open file's returns knows it.
+func (mfs *MemMapFS) describe(name string) (os.FileInfo, error) {
+	if sysMapsHoldFiles {
+		if file, err := mfs.base.Open(name); err == nil {
+			defer file.Close()
+			return file.Stat()
+		}
+	}
+	return mfs.base.Stat(name)
+}
+
+// below returns such functions for the file at name and all that a directory of that name has in it.
+// It looks only where withoutMaps has something to do.
+func (mfs *MemMapFS) below(name string) (infos []func() (os.FileInfo, error)) {
+	if !sysMapsHoldFiles || mfs.mapped.Load() == 0 {
+		return nil
+	}
+	info, err := mfs.Lstat(name)
+	if err != nil {
+		return nil
+	}
+	if !info.IsDir() {
+		return append(infos, mfs.at(name))
+	}
+	entries, _ := mfs.base.ReadDir(name)
+	for _, entry := range entries {
+		infos = append(infos, mfs.below(path.Join(name, entry.Name()))...)
+	}
+	return infos
 }
 
 // dropDescriptors closes the descriptors that the files can do without, and reports whether there
@@ -306,8 +399,17 @@ func (mfs *MemMapFS) Sub(dir string) (fs.FS, error) { return absfs.FilerToFS(mfs
 
 // Truncate changes the size of a file. A map that this filesystem has of it is not used past
 // a smaller size.
+//
+// On Windows a file that is mapped can be neither truncated nor removed nor replaced. There Truncate,
+// Remove, RemoveAll, Rename and opening with O_TRUNC first take away the maps that this filesystem
+// has of the file, which ends slices from Data as MappedFile.Truncate does; the file is mapped again
+// on need. A View that is running, or a map of another process or MemMapFS, keeps them from it: then
+// they fail with an *fs.PathError wrapping the system's error (1224, ERROR_USER_MAPPED_FILE, of
+// truncating), and nothing is changed. As with any file there, one that is open can be removed
+// and renamed only if the wrapped filesystem opens files with FILE_SHARE_DELETE.
 func (mfs *MemMapFS) Truncate(name string, size int64) error {
-	if err := mfs.base.Truncate(name, size); err != nil {
+	err := mfs.withoutMaps(func() error { return mfs.base.Truncate(name, size) }, mfs.at(name))
+	if err != nil {
 		return err
 	}
 	mfs.eachMap(name, lowerLimits)
@@ -336,14 +438,22 @@ func (mfs *MemMapFS) MkdirAll(name string, perm os.FileMode) error {
 }
 
 // Remove removes a file or an empty directory. Open files stay readable where the wrapped
-// filesystem has it so.
-func (mfs *MemMapFS) Remove(name string) error { return mfs.base.Remove(name) }
+// filesystem has it so. For Windows see Truncate.
+func (mfs *MemMapFS) Remove(name string) error {
+	return mfs.withoutMaps(func() error { return mfs.base.Remove(name) }, mfs.at(name))
+}
 
-// RemoveAll removes a file or a directory with all in it.
-func (mfs *MemMapFS) RemoveAll(name string) error { return mfs.base.RemoveAll(name) }
+// RemoveAll removes a file or a directory with all in it. For Windows see Truncate.
+func (mfs *MemMapFS) RemoveAll(name string) error {
+	return mfs.withoutMaps(func() error { return mfs.base.RemoveAll(name) }, mfs.below(name)...)
+}
 
-// Rename renames a file or directory. Open files go on with the file they were opened on.
-func (mfs *MemMapFS) Rename(oldname, newname string) error { return mfs.base.Rename(oldname, newname) }
+// Rename renames a file or directory. Open files go on with the file they were opened on. For Windows
+// see Truncate.
+func (mfs *MemMapFS) Rename(oldname, newname string) error {
+	return mfs.withoutMaps(func() error { return mfs.base.Rename(oldname, newname) },
+		append(mfs.below(oldname), mfs.at(newname))...)
+}
 
 // Stat describes the file at name.
 func (mfs *MemMapFS) Stat(name string) (os.FileInfo, error) { return mfs.base.Stat(name) }

@@ -1,4 +1,4 @@
-//go:build !darwin && !dragonfly && !freebsd && !linux && !netbsd && !solaris
+//go:build !darwin && !dragonfly && !freebsd && !linux && !netbsd && !solaris && !windows
 
 package memmapfs
 
@@ -11,6 +11,9 @@ import (
 // do not keep a map and read(2)/write(2) coherent without msync; js, wasip1 and plan9
 // have no mmap.
 const (
+	sysRevokesInPlace     = true
+	sysMapsHoldFiles      = false
+	sysMapsAgreeWithIO    = true
 	sysSyncMapIsDurable   = false
 	sysFileSyncCoversMaps = false
 	sysOpenNonblock       = 0
@@ -23,7 +26,7 @@ func sysMap(fd uintptr, offset int64, length, flags int) ([]byte, error) {
 	return nil, errors.ErrUnsupported
 }
 
-func sysRevoke(data []byte) error { return errors.ErrUnsupported }
+func sysRevoke(data []byte) (held bool, err error) { return true, errors.ErrUnsupported }
 
 func sysUnmap(data []byte) error { return errors.ErrUnsupported }
 
@@ -42,3 +45,5 @@ func sysTouchModTime(fd uintptr) error { return errors.ErrUnsupported }
 func sysProtect(data []byte) error { return errors.ErrUnsupported }
 
 func sysIsShortage(err error) bool { return false }
+
+func sysIsHeldByMap(err error) bool { return false }

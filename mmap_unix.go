@@ -9,8 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sysOpenNonblock keeps an open from waiting for the other end of a pipe.
-const sysOpenNonblock = unix.O_NONBLOCK
+const (
+	sysRevokesInPlace  = true
+	sysMapsHoldFiles   = false
+	sysMapsAgreeWithIO = true // one page cache
+
+	// sysOpenNonblock keeps an open from waiting for the other end of a pipe.
+	sysOpenNonblock = unix.O_NONBLOCK
+)
 
 // sysMapAlignment returns the number of bytes of which the offset of a map is a multiple.
 func sysMapAlignment() int { return unix.Getpagesize() }
@@ -40,13 +46,13 @@ func sysMap(fd uintptr, offset int64, length, flags int) ([]byte, error) {
 // sysRevoke replaces the map by memory that cannot be accessed, at the same addresses and in
 // one step, so that nothing else can be mapped there in between. Where the limit of maps does
 // not allow that, the map itself becomes inaccessible.
-func sysRevoke(data []byte) error {
-	_, err := unix.MmapPtr(-1, 0, unsafe.Pointer(unsafe.SliceData(data)), uintptr(len(data)),
+func sysRevoke(data []byte) (held bool, err error) {
+	_, err = unix.MmapPtr(-1, 0, unsafe.Pointer(unsafe.SliceData(data)), uintptr(len(data)),
 		unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_FIXED)
 	if err != nil {
-		return unix.Mprotect(data, unix.PROT_NONE)
+		err = unix.Mprotect(data, unix.PROT_NONE)
 	}
-	return nil
+	return true, err
 }
 
 // sysUnmap gives the addresses back.
@@ -74,3 +80,5 @@ func sysIsShortage(err error) bool {
 	}
 	return false
 }
+
+func sysIsHeldByMap(err error) bool { return false }

@@ -1,6 +1,7 @@
 package memmapfs_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -209,7 +210,8 @@ func TestModTimeStays(t *testing.T) {
 					if err := way(file); err != nil {
 						t.Fatalf("%s: %v", how, err)
 					}
-					if err := end(file); err != nil {
+					// Windows flushes by handles opened for writing alone.
+					if err := end(file); err != nil && !(runtime.GOOS == "windows" && flags == os.O_RDONLY && errors.Is(err, os.ErrPermission)) {
 						t.Fatalf("%s: %v", when, err)
 					}
 					check(t, how+" with "+opened, when, name)

@@ -45,6 +45,7 @@ type disk struct {
 // newDisk skips the test where the machine does not let it make such a disk.
 func newDisk(t *testing.T) *disk {
 	t.Helper()
+	skipWhenEmulated(t, "a power cut concerns the kernel, which is the host's")
 	root := t.TempDir()
 	memory, cache, dir := root+"/memory", root+"/cache", root+"/disk"
 	d := &disk{dir: dir, image: memory + "/flushed", scratch: memory}

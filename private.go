@@ -1,6 +1,7 @@
 package memmapfs
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"io/fs"
@@ -35,7 +36,7 @@ func (f *MappedFile) writePrivate(p []byte, off int64) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	info, err := f.file.Stat()
+	info, err := f.stat()
 	if err != nil {
 		return 0, err
 	}
@@ -230,6 +231,50 @@ func (f *MappedFile) forgetStored(indexes []int64) {
 	for _, index := range indexes {
 		delete(f.store.pages, index)
 	}
+}
+
+// storeMapped moves the private pages of all private maps to the store, so that the maps can be
+// taken away. It moves none and reports false if a View uses one. The caller holds f.windows.mu.
+func (f *MappedFile) storeMapped() bool {
+	f.store.mu.Lock()
+	defer f.store.mu.Unlock()
+	for _, m := range f.windows.live { // just one, if any: see pageStore
+		if !m.private {
+			continue
+		}
+		if !m.seal() {
+			return false
+		}
+		f.storeMap(m)
+		m.revokeSealed()
+	}
+	return true
+}
+
+// storeMap copies m's private pages to the store. If the map's bytes were handed out, any page may
+// have been stored to. The caller holds f.store.mu.
+func (f *MappedFile) storeMap(m *mapping) {
+	if f.store.pages == nil {
+		f.store.pages = make(map[int64][]byte)
+	}
+	handedOut := m.ungated.Swap(false)
+	for at := range pagesIn(m.limit.Load()) {
+		stored := m.written.has(at, at)
+		m.resident.remove(at, at)
+		m.written.remove(at, at) // before the page is copied: see storePage
+		page := make([]byte, pageBytes)
+		offset := int64(at) * pageBytes
+		if (stored || handedOut) && f.copyOut(page, m, offset) && (stored || f.differs(page, m.offset+offset)) {
+			f.store.pages[(m.offset+offset)/pageBytes] = page
+		}
+	}
+}
+
+// differs reports whether the file has other bytes at off than page.
+func (f *MappedFile) differs(page []byte, off int64) bool {
+	b := make([]byte, len(page))
+	n, err := f.file.ReadAt(b, off)
+	return err != nil && err != io.EOF || !bytes.Equal(b[:n], page[:n])
 }
 
 // overlay puts the private bytes of [off, off+len(p)) over p, which holds the file's. It

@@ -177,8 +177,12 @@ func (f *MappedFile) probePages(m *mapping, start, end int) {
 	}
 }
 
-// forget makes the mapping's knowledge of its pages start anew.
+// forget makes the mapping's knowledge of its pages start anew. Where map and file need not agree,
+// what is mapped is read and written through the map alone, and all pages stay known.
 func (m *mapping) forget() {
+	if !sysMapsAgreeWithIO {
+		return
+	}
 	m.resident.clear()
 	m.probed.clear()
 	if !m.private {

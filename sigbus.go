@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 )
 
@@ -46,7 +47,7 @@ func (f *MappedFile) copyFaulted(r any, m *mapping, start int64, n int) (ok bool
 
 // contains reports whether an address is in the map.
 func (m *mapping) contains(address uintptr) bool {
-	return address-m.address() < uintptr(len(m.data))
+	return address-m.address() < uintptr(len(m.data)) || m.stores != nil && m.stores.contains(address)
 }
 
 func (m *mapping) address() uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(m.data))) }
@@ -95,7 +96,7 @@ func (f *MappedFile) view(off, n int64, fn func(b []byte) error) (fnErr, err err
 		return nil, err
 	}
 	defer m.unpin()
-	if m.writable && !m.private {
+	if m.lendsStores() {
 		f.beginView()
 		defer f.endView()
 	}
@@ -177,7 +178,8 @@ func (f *MappedFile) guard(m *mapping, start, n int64, fn func(b []byte) error) 
 }
 
 // faultIn reports whether r is a fault in the map's bytes [start, start+n), and at which
-// offset of the file. Without an address it is one if the bytes cannot be read any more.
+// offset of the file. Without an address it is one if the bytes cannot be read any more or, where they
+// may be stored to, not be stored to: in a hole of a full disk.
 func (m *mapping) faultIn(r any, start, n int64) (offset int64, ours bool) {
 	address, isFault := faultAddress(r)
 	if !isFault {
@@ -188,7 +190,7 @@ func (m *mapping) faultIn(r any, start, n int64) (offset int64, ours bool) {
 		return m.offset + at, m.contains(address) && at >= start && at < start+n
 	}
 	for at := start; at < start+n; at = at - at%pageBytes + pageBytes {
-		if !readable(&m.data[at]) {
+		if !readable(&m.data[at]) || m.writable && !storable(&m.data[at-at%pageBytes]) {
 			return m.offset + at, true
 		}
 	}
@@ -201,13 +203,22 @@ func readable(b *byte) bool {
 	return copyGuarded(unsafe.Pointer(&probe), unsafe.Pointer(b), 1) == nil
 }
 
+// storable reports whether the page that starts at b can be stored to without a fault. It changes
+// nothing.
+func storable(b *byte) (ok bool) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() { ok = recover() == nil }()
+	atomic.OrUint32((*uint32)(unsafe.Pointer(b)), 0)
+	return true
+}
+
 // noteFault records a fault for the SIGBUS handler, and stops the map from being used where
 // the file has ended. That the map was taken away during an access is no fault of the file.
 func (f *MappedFile) noteFault(m *mapping, fault error) {
 	if m.isRevoked() {
 		return
 	}
-	if info, err := f.file.Stat(); err == nil {
+	if info, err := f.stat(); err == nil {
 		m.lower(info.Size())
 	}
 	if !globalSIGBUSHandler.watches(f) {
@@ -263,7 +274,7 @@ func (f *MappedFile) remap() error {
 	if f.isClosed() {
 		return fs.ErrClosed
 	}
-	info, err := f.file.Stat()
+	info, err := f.stat()
 	if err != nil {
 		return err
 	}

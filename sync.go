@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"math"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -134,12 +135,19 @@ func (f *MappedFile) flush() error {
 	err := f.moveModTime()
 	if !sysFileSyncCoversMaps {
 		f.windows.each(func(m *mapping) {
+			if m.stores != nil {
+				m = m.stores
+			}
 			if m.writable && !m.private {
 				err = join(err, system.syncMap(m.data))
 			}
 		})
 	}
-	if err = join(err, f.file.Sync()); err != nil {
+	syncErr := f.file.Sync()
+	if f.writesStay && errors.Is(syncErr, fs.ErrPermission) {
+		syncErr = nil // Windows wants the right to write; but this handle has written nothing
+	}
+	if err = join(err, syncErr); err != nil {
 		f.noteDirty()
 	}
 	return err
@@ -215,11 +223,14 @@ func (f *MappedFile) flushBehind() error {
 	return err
 }
 
-// unlessUnsyncable drops the error of a flush that nobody asked for if the file is not regular:
-// pipes and devices have nothing to flush, and refuse to.
+// unlessUnsyncable drops the error of a flush that nobody waits for if there is nothing to flush:
+// pipes and devices refuse to, and Windows does for a handle that was not opened for writing.
 func (f *MappedFile) unlessUnsyncable(err error) error {
+	if f.flag&accessMode == os.O_RDONLY && errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
 	if err != nil {
-		if info, statErr := f.file.Stat(); statErr == nil && !info.Mode().IsRegular() {
+		if info, statErr := f.stat(); statErr == nil && !info.Mode().IsRegular() {
 			return nil
 		}
 	}

@@ -187,6 +187,7 @@ var waysToDirty = map[string]func(f *MappedFile) error{
 // Catches a write that does not wake the flusher, a flush that comes late or again and again, and a
 // timer for nothing.
 func TestPeriodicFlushesOnce(t *testing.T) {
+	skipWithoutMaps(t)
 	for name, dirty := range waysToDirty {
 		t.Run(name, func(t *testing.T) {
 			inPeriodic(t, wholeReadWrite, func(p *periodic) {
@@ -232,6 +233,7 @@ func TestPeriodicDefaultInterval(t *testing.T) {
 // Catches a flusher that forgets bytes stored through a slice from Data, of which it cannot know: it has
 // to flush as long as the slice is valid, and no longer.
 func TestPeriodicFlushesData(t *testing.T) {
+	skipWithoutMaps(t)
 	for name, end := range map[string]func(f *MappedFile) error{
 		"Close":                (*MappedFile).Close,
 		"Truncate":             func(f *MappedFile) error { return f.Truncate(0) },
@@ -260,6 +262,7 @@ func TestPeriodicFlushesData(t *testing.T) {
 // Catches an interval that is stretched by later writes, by other files or by a flush under way: each
 // write has a flush that begins after it, no later than one interval.
 func TestPeriodicKeepsInterval(t *testing.T) {
+	skipWithoutMaps(t)
 	for _, takes := range []time.Duration{0, time.Second} {
 		for seed := range uint64(10) {
 			t.Run(fmt.Sprint("flushes take ", takes, ", seed ", seed), func(t *testing.T) {
@@ -308,6 +311,7 @@ func TestPeriodicKeepsInterval(t *testing.T) {
 
 // Catches a flush that takes the note away of bytes stored while it ran: it may not have seen them.
 func TestPeriodicStoreDuringFlush(t *testing.T) {
+	skipWithoutMaps(t)
 	for name, dirty := range waysToDirty {
 		t.Run(name, func(t *testing.T) {
 			inPeriodic(t, wholeReadWrite, func(p *periodic) {
@@ -330,6 +334,7 @@ func TestPeriodicStoreDuringFlush(t *testing.T) {
 
 // Catches bytes stored in a View that are noted only when it ends, which may be much later.
 func TestPeriodicFlushesInsideView(t *testing.T) {
+	skipWithoutMaps(t)
 	inPeriodic(t, wholeReadWrite, func(p *periodic) {
 		f := p.open("a")
 		p.until(20)
@@ -406,6 +411,7 @@ func TestPeriodicGoesOnAfterFailure(t *testing.T) {
 
 // Catches a failure that is reported late, with a lock held, in the wrong words, or too often.
 func TestPeriodicOnSyncError(t *testing.T) {
+	skipWithoutMaps(t)
 	failure := errors.New("the disk has failed")
 	for _, test := range []struct {
 		name   string
@@ -498,6 +504,7 @@ func TestPeriodicStopsWithLastFile(t *testing.T) {
 
 // Catches a MemMapFS.Close that sits out the interval, or flushes nothing.
 func TestPeriodicCloseOfFileSystem(t *testing.T) {
+	skipWithoutMaps(t)
 	inPeriodic(t, wholeReadWrite, func(p *periodic) {
 		a, b := p.open("a"), p.open("b")
 		p.until(20)
@@ -538,6 +545,7 @@ func TestPeriodicCloseWaitsForOnSyncError(t *testing.T) {
 
 // Catches a write that ends after the file was closed and starts a timer for it, which nobody stops.
 func TestPeriodicWriteDuringClose(t *testing.T) {
+	skipWithoutMaps(t)
 	for name, write := range map[string]func(f *MappedFile){
 		"WriteAt": func(f *MappedFile) { f.WriteAt([]byte("bytes"), 0) },
 		"View":    func(f *MappedFile) { f.View(0, 1, func([]byte) error { time.Sleep(10 * time.Second); return nil }) },

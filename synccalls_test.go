@@ -128,6 +128,7 @@ var layouts = map[string]Config{
 // Catches a flush of more than was written, which is what makes SyncImmediate affordable, and one of
 // less.
 func TestOnlyTheTouchedRangeIsFlushed(t *testing.T) {
+	skipWithoutMaps(t)
 	ranges := []struct {
 		off, n int64
 		pages  []int64
@@ -206,6 +207,7 @@ func TestOnlyTheTouchedRangeIsFlushed(t *testing.T) {
 // Catches a flush through maps that do not hold the range, which would leave bytes behind: what lies
 // outside them needs the file's own Sync.
 func TestRangeOutsideTheMapsIsFlushed(t *testing.T) {
+	skipWithoutMaps(t)
 	calls := recordFlushes(t)
 	f := calls.openFilled(t, Config{Mode: ModeReadWrite, WindowSize: pageBytes, MaxWindows: 2}, 8)
 	size := 8*pageBytes + 100
@@ -269,6 +271,7 @@ func TestRangeOfUnwritableMapsIsFlushed(t *testing.T) {
 // Catches a range computed from two looks at a size that another handle changes in between: the slice
 // of the map then ends before it starts, and the program dies.
 func TestRangeFlushedWhileTheFileShrinks(t *testing.T) {
+	skipWithoutMaps(t)
 	for _, n := range []int64{1, pageBytes, 8 * pageBytes} {
 		calls := recordFlushes(t)
 		f := calls.openFilled(t, layouts["as a whole"], 8)
@@ -299,6 +302,7 @@ func TestRangeFlushedWhileTheFileShrinks(t *testing.T) {
 // Catches a Sync that knows only of the writes it has seen: bytes stored through Data and by others
 // have left no trace.
 func TestSyncFlushesWhatNobodyNoted(t *testing.T) {
+	skipWithoutMaps(t)
 	for layout, config := range layouts {
 		for _, mode := range []SyncMode{SyncImmediate, SyncPeriodic, SyncLazy, SyncNever} {
 			t.Run(fmt.Sprint(mode, "/", layout), func(t *testing.T) {
@@ -325,6 +329,7 @@ func TestSyncFlushesWhatNobodyNoted(t *testing.T) {
 
 // Catches flushes that nothing asked for. They cost as much as the needed ones.
 func TestNoFlushWithoutNeed(t *testing.T) {
+	skipWithoutMaps(t)
 	read := func(f *MappedFile) error {
 		_, err := f.ReadAt(make([]byte, 10), 0)
 		return err
@@ -383,6 +388,7 @@ func TestNoFlushWithoutNeed(t *testing.T) {
 // Catches bytes stored in a View that SyncLazy forgets because the View still runs when the file is
 // closed.
 func TestCloseInsideViewFlushes(t *testing.T) {
+	skipWithoutMaps(t)
 	calls := recordFlushes(t)
 	config := layouts["as a whole"]
 	config.SyncMode = SyncLazy
@@ -490,6 +496,9 @@ func TestCloseWaitsForBackgroundFlush(t *testing.T) {
 // Catches writes that end while the filesystem is being closed and wake a flusher that is being waited
 // for, which package sync answers with a panic.
 func TestWritesEndAsTheFileSystemCloses(t *testing.T) {
+	if runtime.GOARCH == "wasm" {
+		t.Skip("a goroutine that does not wait is not interrupted there")
+	}
 	name := osfs.FromNative(filepath.Join(t.TempDir(), "file"))
 	for range 100 {
 		watched := NewWatchedFS()

@@ -12,7 +12,7 @@ const (
 // so that a test can record a call or let it fail.
 var system = struct {
 	mapFile      func(fd uintptr, offset int64, length, flags int) ([]byte, error)
-	revoke       func(data []byte) error
+	revoke       func(data []byte) (held bool, err error)
 	unmap        func(data []byte) error
 	protect      func(data []byte) error
 	syncMap      func(data []byte) error

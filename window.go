@@ -4,7 +4,6 @@ import (
 	"math"
 	"math/bits"
 	"os"
-	"runtime"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -21,19 +20,22 @@ const (
 	narrowWindow = 16 << 20
 )
 
-// pageBytes is the size of a page, or where the system asks for more the alignment of maps.
-var pageBytes = int64(max(sysMapAlignment(), os.Getpagesize()))
+// pageBytes is the size of a page.
+var pageBytes = int64(os.Getpagesize())
+
+// mapAlignment is the number of bytes, whole pages, of which the offset of a map is a multiple.
+var mapAlignment = max(int64(sysMapAlignment()), pageBytes)
 
 // pageShift is the number of bits in which offsets inside a page differ.
 var pageShift = bits.TrailingZeros64(uint64(pageBytes))
 
-// windowBytes rounds a window size to what can be mapped: whole pages, and from 2 MiB on
-// multiples of 2 MiB, so that windows start where large pages start.
+// windowBytes rounds a window size to what can be mapped: multiples of mapAlignment, and from 2 MiB
+// on of 2 MiB, so that windows start where large pages start.
 func windowBytes(size int64) int64 {
 	if size >= hugePageBytes {
 		return size - size%hugePageBytes
 	}
-	return roundUp(size)
+	return (size + mapAlignment - 1) &^ (mapAlignment - 1)
 }
 
 // roundUp rounds n, which is not near the largest int64, up to whole pages.
@@ -280,18 +282,28 @@ func (w *windows) windowSize() int64 {
 }
 
 // copyOut copies the map's bytes from start on into p. It and copyIn report false after a fault,
-// whoever caused it. The caller then repeats the whole call through the file, which gives the
-// right bytes or the right error, EFAULT for a bad p included.
+// whoever caused it, and if the map is gone. The caller then repeats the whole call through the
+// file, which gives the right bytes or the right error, EFAULT for a bad p included.
 func (f *MappedFile) copyOut(p []byte, m *mapping, start int64) bool {
+	if !m.enter() {
+		return false
+	}
 	fault := copyGuarded(unsafe.Pointer(unsafe.SliceData(p)), m.pointer(start), len(p))
-	runtime.KeepAlive(m) // its addresses are not given back before
+	m.leave()
 	return fault == nil || f.copyFaulted(fault.value, m, start, len(p))
 }
 
 // copyIn copies p into the map from start on.
 func (f *MappedFile) copyIn(m *mapping, start int64, p []byte) bool {
-	fault := copyGuarded(m.pointer(start), unsafe.Pointer(unsafe.SliceData(p)), len(p))
-	runtime.KeepAlive(m)
+	to := m
+	if m.stores != nil {
+		to = m.stores
+	}
+	if !to.enter() {
+		return false
+	}
+	fault := copyGuarded(to.pointer(start), unsafe.Pointer(unsafe.SliceData(p)), len(p))
+	to.leave()
 	return fault == nil || f.copyFaulted(fault.value, m, start, len(p))
 }
 
@@ -307,7 +319,8 @@ const (
 	longestCopy = 8 << 20
 )
 
-// copyGuarded copies n bytes and returns nil, or the panic that a fault has raised. It is the only code of this package that touches mapped bytes.
+// copyGuarded copies n bytes and returns nil, or the panic that a fault has raised. But for storable
+// it is the only code of this package that touches mapped bytes.
 // After a fault nothing may be believed of what was copied: a copy does not go byte by byte.
 //
 // It is the innermost part of the fast path. The deferred function shares just one variable with

@@ -1,0 +1,201 @@
+package memmapfs
+
+import (
+	"errors"
+	"slices"
+	"syscall"
+	"unsafe"
+
+	win "golang.org/x/sys/windows"
+)
+
+const (
+	// A file with a view can be neither truncated nor, as a rule, removed or replaced, and a view
+	// cannot be replaced by inaccessible memory in one step.
+	sysRevokesInPlace = false
+	sysMapsHoldFiles  = true
+	// Views of one file agree with each other. That ReadFile and WriteFile agree with them is true
+	// of local files, but not promised (MapViewOfFile, remarks).
+	sysMapsAgreeWithIO = false
+
+	sysSyncMapIsDurable   = false // FlushViewOfFile starts the writing; FlushFileBuffers ends it
+	sysFileSyncCoversMaps = false
+	sysOpenNonblock       = 0
+	sysPopulateFlag       = 0
+)
+
+var (
+	kernel32                  = win.NewLazySystemDLL("kernel32.dll")
+	procGetSystemInfo         = kernel32.NewProc("GetSystemInfo")
+	procPrefetchVirtualMemory = kernel32.NewProc("PrefetchVirtualMemory")
+	procReOpenFile            = kernel32.NewProc("ReOpenFile")
+)
+
+// sysMapAlignment returns the allocation granularity, of which the offset of a view is a multiple.
+func sysMapAlignment() int {
+	var info struct {
+		processor         uint32
+		pageSize          uint32
+		lowest, highest   uintptr
+		processorMask     uintptr
+		processors        uint32
+		processorType     uint32
+		granularity       uint32
+		processorLevel    uint16
+		processorRevision uint16
+	}
+	procGetSystemInfo.Call(uintptr(unsafe.Pointer(&info)))
+	return int(info.granularity)
+}
+
+// sysMap maps length bytes of the file from offset on, or fewer: a view ends with the page in which
+// the file ended when it was made.
+func sysMap(fd uintptr, offset int64, length, flags int) ([]byte, error) {
+	protection, access, right := uint32(win.PAGE_READONLY), uint32(win.FILE_MAP_READ), uint32(0)
+	switch {
+	case flags&mapWrite != 0 && flags&mapPrivate != 0:
+		protection, access = win.PAGE_WRITECOPY, win.FILE_MAP_COPY
+	case flags&mapWrite != 0:
+		protection, access = win.PAGE_READWRITE, win.FILE_MAP_READ|win.FILE_MAP_WRITE
+		right = win.GENERIC_WRITE
+	case flags&mapExecute != 0:
+		protection, access = win.PAGE_EXECUTE_READ, win.FILE_MAP_READ|win.FILE_MAP_EXECUTE
+		right = win.GENERIC_EXECUTE
+	}
+	// The section has the file's size: a larger one would make the file grow.
+	section, err := win.CreateFileMapping(win.Handle(fd), nil, protection, 0, 0, nil)
+	if err == win.ERROR_ACCESS_DENIED && right != 0 {
+		// The handle was opened to append, or without the right to execute.
+		var file win.Handle
+		if file, err = sysReopen(fd, win.GENERIC_READ|right); err == nil {
+			section, err = win.CreateFileMapping(file, nil, protection, 0, 0, nil)
+			win.CloseHandle(file)
+		}
+	}
+	if err != nil {
+		return nil, sysMapError(err)
+	}
+	defer win.CloseHandle(section) // the view keeps it
+	// While there is a section the file does not shrink.
+	var info win.ByHandleFileInformation
+	if err := win.GetFileInformationByHandle(win.Handle(fd), &info); err != nil {
+		return nil, err
+	}
+	size := int64(info.FileSizeHigh)<<32 | int64(info.FileSizeLow)
+	if offset >= size {
+		return nil, win.ERROR_HANDLE_EOF
+	}
+	viewed := uintptr(length)
+	if int64(length) > size-offset {
+		viewed = 0 // to the end of the section
+	}
+	address, err := win.MapViewOfFile(section, access, uint32(offset>>32), uint32(offset), viewed)
+	if err != nil {
+		return nil, sysMapError(err)
+	}
+	var region win.MemoryBasicInformation
+	if err := win.VirtualQuery(address, &region, unsafe.Sizeof(region)); err != nil {
+		win.UnmapViewOfFile(address)
+		return nil, err
+	}
+	start := *(*unsafe.Pointer)(unsafe.Pointer(&address))
+	return unsafe.Slice((*byte)(start), min(uintptr(length), region.RegionSize)), nil
+}
+
+// sysMapError gives a shortage of memory or addresses the number that it has on other systems.
+func sysMapError(err error) error {
+	if err == win.ERROR_NOT_ENOUGH_MEMORY || err == win.ERROR_COMMITMENT_LIMIT {
+		return syscall.ENOMEM
+	}
+	return err
+}
+
+// sysReopen opens the file of a handle once more.
+func sysReopen(fd uintptr, access uint32) (win.Handle, error) {
+	const shared = win.FILE_SHARE_READ | win.FILE_SHARE_WRITE | win.FILE_SHARE_DELETE
+	handle, _, err := procReOpenFile.Call(fd, uintptr(access), shared, 0)
+	if win.Handle(handle) == win.InvalidHandle {
+		return win.InvalidHandle, err
+	}
+	return win.Handle(handle), nil
+}
+
+// sysRevoke takes the view away and reserves its addresses, so that accesses fault. In between
+// something else may get them: then they are no longer held.
+func sysRevoke(data []byte) (held bool, err error) {
+	address := uintptr(unsafe.Pointer(unsafe.SliceData(data)))
+	if err := win.UnmapViewOfFile(address); err != nil {
+		return true, err
+	}
+	_, err = win.VirtualAlloc(address, uintptr(len(data)), win.MEM_RESERVE, win.PAGE_NOACCESS)
+	return err == nil, nil
+}
+
+// sysUnmap gives the addresses back, of a view or of what sysRevoke has reserved.
+func sysUnmap(data []byte) error {
+	address := uintptr(unsafe.Pointer(unsafe.SliceData(data)))
+	if win.UnmapViewOfFile(address) == nil {
+		return nil
+	}
+	return win.VirtualFree(address, 0, win.MEM_RELEASE)
+}
+
+// sysSyncMap starts writing the changed pages to the file: see sysSyncMapIsDurable.
+func sysSyncMap(data []byte) error {
+	return win.FlushViewOfFile(uintptr(unsafe.Pointer(unsafe.SliceData(data))), uintptr(len(data)))
+}
+
+// sysAdvise passes a hint on: there is one.
+func sysAdvise(data []byte, advice int) error {
+	if advice != sysAdviseWillNeed || procPrefetchVirtualMemory.Find() != nil {
+		return errors.ErrUnsupported
+	}
+	area := struct {
+		address unsafe.Pointer
+		length  uintptr
+	}{unsafe.Pointer(unsafe.SliceData(data)), uintptr(len(data))}
+	done, _, err := procPrefetchVirtualMemory.Call(uintptr(win.CurrentProcess()), 1, uintptr(unsafe.Pointer(&area)), 0)
+	if done == 0 {
+		return err
+	}
+	return nil
+}
+
+func sysCachedPages(fd uintptr, offset, length int64) (int64, error) {
+	return 0, errors.ErrUnsupported
+}
+
+func sysResidentMap(data []byte, vec []byte) error { return errors.ErrUnsupported }
+
+// sysTouchModTime sets the modification time to now. It does so by a handle of its own: writes by
+// one that has set the time do not move it any more.
+func sysTouchModTime(fd uintptr) error {
+	file, err := sysReopen(fd, win.FILE_WRITE_ATTRIBUTES)
+	if err != nil {
+		return err
+	}
+	defer win.CloseHandle(file)
+	var now win.Filetime
+	win.GetSystemTimeAsFileTime(&now)
+	return win.SetFileTime(file, nil, nil, &now)
+}
+
+// sysProtect makes a map read-only.
+func sysProtect(data []byte) error {
+	var old uint32
+	address := uintptr(unsafe.Pointer(unsafe.SliceData(data)))
+	return win.VirtualProtect(address, uintptr(len(data)), win.PAGE_READONLY, &old)
+}
+
+// sysIsShortage reports whether err says that something has run out, or that the file is in use or
+// too small, which may change.
+func sysIsShortage(err error) bool {
+	return slices.ContainsFunc([]error{
+		syscall.ENOMEM, win.ERROR_NO_SYSTEM_RESOURCES, win.ERROR_WORKING_SET_QUOTA,
+		win.ERROR_TOO_MANY_OPEN_FILES, win.ERROR_SHARING_VIOLATION,
+		win.ERROR_HANDLE_EOF, win.ERROR_FILE_INVALID,
+	}, func(shortage error) bool { return errors.Is(err, shortage) })
+}
+
+// sysIsHeldByMap reports whether err says that a map keeps the file from being changed.
+func sysIsHeldByMap(err error) bool { return errors.Is(err, win.ERROR_USER_MAPPED_FILE) }
