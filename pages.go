@@ -135,7 +135,7 @@ func (f *MappedFile) readIn(m *mapping) {
 //
 // The answer is trusted if the system is known to give it truly. That takes the right to write the file,
 // or its ownership, whatever the handle was opened for: to others Linux says of every page that it is in
-// memory, or nothing. Where the system gives no answer (all but Linux; a file without a
+// memory, or nothing. Where the system gives no answer (all but Linux; hugetlbfs; a file without a
 // descriptor) the error wraps errors.ErrUnsupported. A negative argument gives ErrInvalidOffset.
 func (f *MappedFile) Residency(off, n int64) (resident, total int64, trusted bool, err error) {
 	s, err := rangeOf(off, n)
@@ -177,35 +177,28 @@ func (f *MappedFile) residency(s byteRange) (resident, total int64, trusted bool
 	return resident, total, trusted && err == nil, err
 }
 
-// countResident counts the bytes that are in memory of whole pages of a file, by a map of their own.
+// countResident counts the bytes that are in memory of whole pages of a file, by maps of their own. Of a
+// file in hugetlbfs such a map tells only what was touched through it.
 func countResident(fd uintptr, s byteRange) (resident int64, err error) {
-	unit, err := system.mapUnit(fd)
-	if err != nil {
-		unit = pageBytes
+	if _, err := system.mapUnit(fd); err == nil {
+		return 0, errors.ErrUnsupported
 	}
-	pages := make([]byte, 4096)
-	step := max(unit, int64(len(pages))*pageBytes)
-	for from := s.from - s.from%unit; from < s.to; from += step {
-		length := min(step, (s.to-from+unit-1)/unit*unit)
-		data, err := system.mapFile(fd, from, int(length), 0)
+	pages := make([]byte, 64<<10)
+	for s.from < s.to {
+		count := min(int64(len(pages)), (s.to-s.from)/pageBytes)
+		data, err := system.mapFile(fd, s.from, int(count*pageBytes), 0)
 		if err != nil {
 			return 0, err
 		}
-		for at := int64(0); at < length && err == nil; at += int64(len(pages)) * pageBytes {
-			part := data[at:min(at+int64(len(pages))*pageBytes, length)]
-			if err = system.residentMap(part, pages); err != nil {
-				break
-			}
-			for i := range pagesIn(int64(len(part))) {
-				if page := from + at + int64(i)*pageBytes; pages[i]&1 != 0 && page >= s.from && page < s.to {
-					resident += pageBytes
-				}
-			}
-		}
+		err = system.residentMap(data, pages)
 		system.unmap(data)
 		if err != nil {
 			return 0, err
 		}
+		for _, page := range pages[:count] {
+			resident += int64(page&1) * pageBytes
+		}
+		s.from += count * pageBytes
 	}
 	return resident, nil
 }
