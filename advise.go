@@ -230,10 +230,13 @@ func (f *MappedFile) Advise(advice int) error {
 // an unknown advice fs.ErrInvalid.
 func (f *MappedFile) AdviseRange(off, n int64, advice Advice) error {
 	s, err := rangeOf(off, n)
-	if err == nil && (advice < 0 || int(advice) >= len(advices)) {
+	switch {
+	case f.isClosed():
+		err = fs.ErrClosed
+	case err != nil:
+	case advice < 0 || int(advice) >= len(advices):
 		err = fmt.Errorf("%v: %w", advice, fs.ErrInvalid)
-	}
-	if err == nil && (n > 0 || f.isClosed()) {
+	case n > 0:
 		err = f.advise(s, advices[advice].number)
 	}
 	return f.wrap("advise", err)
