@@ -118,9 +118,7 @@ func TestHugePagesOfOrdinaryFiles(t *testing.T) {
 	large := func(huge bool) int64 {
 		config := full(memmapfs.ModeReadOnly, memmapfs.SyncNever)
 		config.PopulatePages, config.UseHugePages = true, huge
-		if err := dropFromCache(native); err != nil {
-			t.Fatal(err)
-		}
+		makeCold(t, name)
 		file := mustOpenMapped(t, mode{"huge", config}.overOS(t), name, os.O_RDONLY)
 		defer file.Close()
 		mustEqual(t, "the file", readAll(t, file), content(hugeFileSize))
