@@ -21,7 +21,7 @@ const (
 	AdviceSequential
 	// AdviceRandom: read in no order. See AdviseRandom.
 	AdviceRandom
-	// AdviceWillNeed: needed soon. See AdviseWillNeed.
+	// AdviceWillNeed: needed soon, 64 MiB of the range at most. See AdviseWillNeed.
 	AdviceWillNeed
 	// AdviceDontNeed: not needed soon. See AdviseDontNeed.
 	AdviceDontNeed
@@ -195,6 +195,11 @@ func (f *MappedFile) advise(s byteRange, advice int) error {
 	return err
 }
 
+const (
+	readAheadStep = 128 << 10 // what Linux reads for one hint, at least
+	maxReadAhead  = 64 << 20  // then the disk has enough to do, and the caller would wait for it
+)
+
 // readAhead has the system start reading a range, mapped or not. The caller holds f.windows.mu.
 func (f *MappedFile) readAhead(s byteRange) error {
 	info, err := f.file.Stat()
@@ -205,7 +210,15 @@ func (f *MappedFile) readAhead(s byteRange) error {
 	if s.from >= s.to {
 		return nil
 	}
-	return f.descriptor.do(func(fd uintptr) error { return system.readAhead(fd, s.from, s.to-s.from) })
+	s.to = min(s.to, s.from+maxReadAhead)
+	return f.descriptor.do(func(fd uintptr) error {
+		for ; s.from < s.to; s.from += readAheadStep {
+			if err := system.readAhead(fd, s.from, min(s.to-s.from, readAheadStep)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // Advise passes a hint in the system's own numbers (MADV_… of madvise(2)) on for the whole
@@ -255,7 +268,8 @@ func (f *MappedFile) AdviseRandom() error {
 }
 
 // AdviseWillNeed hints that the file will be needed soon: the system may start reading it in,
-// mapped or not, and does not wait for it. Prefetch does.
+// mapped or not, and does not wait for it. Of a large file it is the first 64 MiB; Prefetch brings in all,
+// and waits.
 func (f *MappedFile) AdviseWillNeed() error {
 	return f.wrap("advise", f.advise(wholeRange, sysAdviseWillNeed))
 }

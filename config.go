@@ -77,6 +77,27 @@ func (m SyncMode) String() string {
 // Config says how a MemMapFS maps files. The zero Config is valid: read-only maps by
 // windows of DefaultWindowSize, every write durable on return. New copies it, so later
 // changes have no effect.
+//
+// No field changes what a file holds, but for ModeCopyOnWrite, which keeps writes out of it. Where nothing is
+// mapped (see README.md) only SyncMode, SyncInterval, OnSyncError and RequireMapping have an effect, and
+// Mode on writes.
+//
+//	field           zero value        unit      effect, and where
+//	Mode            ModeReadOnly                all systems; ModeExecute may be refused by the system's policy
+//	SyncMode        SyncImmediate               all systems
+//	SyncInterval    5 seconds         time      all systems, with SyncPeriodic
+//	OnSyncError     nil                         all systems, for flushes in the background
+//	MapFullFile     false                       where files are mapped, and as far as the address space reaches
+//	WindowSize      1 GiB             bytes     where files are mapped, without MapFullFile
+//	MaxWindows      64                windows   where files are mapped, without MapFullFile
+//	RequireMapping  false                       all systems; where nothing is mapped every open of a file fails
+//	Preload         false                       where files are mapped; what is read then is the system's choice
+//	PreloadAsync    false                       where files are mapped
+//	PopulatePages   false                       where files are mapped; the page table is filled on Linux 5.14
+//	UseHugePages    false                       Linux
+//	LockPages       false                       where files are mapped, within RLIMIT_MEMLOCK
+//	MapSync         false                       Linux, files on DAX, ModeReadWrite
+//	NoCache         false                       macOS, files that offer their descriptor
 type Config struct {
 	// Mode says how files are mapped. Default: ModeReadOnly.
 	Mode MappingMode
@@ -126,7 +147,7 @@ type Config struct {
 	ColdReads bool
 
 	// Preload maps a file when it is opened and asks the system to start reading it
-	// in, without waiting for that. Default: false. It has no effect on files that cannot be mapped.
+	// in, the first 64 MiB of it, without waiting for that (AdviseWillNeed). Default: false. It has no effect on files that cannot be mapped.
 	Preload bool
 
 	// PreloadAsync reads a file in, in the background, after the open has returned: what Prefetch

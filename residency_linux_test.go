@@ -334,3 +334,38 @@ func TestPreloadAsyncEndsWithClose(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// testPreload opens a cold file and looks what of it is in memory: in the end, and with atOnce when the
+// open returns.
+func testPreload(t *testing.T, change func(c *memmapfs.Config), loads, atOnce bool) {
+	t.Helper()
+	for _, whole := range []bool{true, false} {
+		config := memmapfs.DefaultConfig()
+		config.MapFullFile, config.WindowSize = whole, 1<<20
+		change(config)
+		name := coldFile(t)
+		fileSystem := mode{"", config}.overOS(t).(*memmapfs.MemMapFS)
+		file := mustOpenMapped(t, fileSystem, name, os.O_RDONLY)
+		all := pagesOf(coldFileSize)
+		if atOnce && !whole { // the first window
+			all = 1 << 20
+		}
+		if atOnce {
+			if resident := residentBytesOf(t, file, 0, all); resident != all {
+				t.Errorf("%d bytes of %d are in memory when the open returns", resident, all)
+			}
+		}
+		if !loads {
+			if resident := residentBytesOf(t, file, 0, all); resident != 0 || file.Mapped() {
+				t.Errorf("%d bytes are in memory without being asked for, mapped: %v", resident, file.Mapped())
+			}
+			continue
+		}
+		if !eventually(func() bool { return residentBytesOf(t, file, 0, all) == all }) {
+			t.Errorf("%d bytes of %d are in memory", residentBytesOf(t, file, 0, all), all)
+		}
+		if !eventually(file.Mapped) {
+			t.Error("not mapped")
+		}
+	}
+}
