@@ -120,6 +120,36 @@ type hint struct {
 	advice int
 }
 
+// lasting is what was asked for the file and holds for later maps, too.
+type lasting struct {
+	hints  []hint
+	locked []byteRange // by LockMemory
+}
+
+// hints returns the hints that last. The caller holds w.mu.
+func (w *windows) hints() []hint {
+	if w.lasts == nil {
+		return nil
+	}
+	return w.lasts.hints
+}
+
+// locked returns what LockMemory has locked. The caller holds w.mu.
+func (w *windows) locked() []byteRange {
+	if w.lasts == nil {
+		return nil
+	}
+	return w.lasts.locked
+}
+
+func (w *windows) setHints(hints []hint) {
+	w.lasts = &lasting{hints, w.locked()}
+}
+
+func (w *windows) setLocked(locked []byteRange) {
+	w.lasts = &lasting{w.hints(), locked}
+}
+
 // maxHints is the number of ranges for which a file remembers a lasting hint.
 const maxHints = 1024
 
@@ -127,7 +157,7 @@ const maxHints = 1024
 func (f *MappedFile) keepHint(s byteRange, advice int) {
 	added := hint{s, advice}
 	var kept []hint
-	for _, old := range f.hints {
+	for _, old := range f.windows.hints() {
 		switch {
 		case sysLastingKind(old.advice) != sysLastingKind(advice):
 			kept = append(kept, old)
@@ -142,12 +172,12 @@ func (f *MappedFile) keepHint(s byteRange, advice int) {
 	if len(kept) >= maxHints {
 		kept = kept[len(kept)-maxHints+1:]
 	}
-	f.hints = append(kept, added)
+	f.windows.setHints(append(kept, added))
 }
 
 // renewHints gives a new map the hints that last.
 func (f *MappedFile) renewHints(m *mapping) {
-	for _, hint := range f.hints {
+	for _, hint := range f.windows.hints() {
 		if part := m.part(hint.byteRange); part != nil {
 			system.advise(part, hint.advice)
 		}

@@ -186,4 +186,4 @@ func InterceptSystemCalls(before func(name string) error, done func(name string,
 }
 
 // HintsOf returns the number of hints that the file remembers.
-func HintsOf(f *MappedFile) int { return len(f.hints) }
+func HintsOf(f *MappedFile) int { return len(f.windows.hints()) }

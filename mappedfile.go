@@ -63,7 +63,6 @@ type MappedFile struct {
 
 	keptForProbes bool        // the descriptor is there only to ask about residency; guarded by windows.mu
 	identity      os.FileInfo // when it was first mapped; guarded by windows.mu
-	hints         []hint      // lasting ones, for later maps too; guarded by windows.mu
 	store         *pageStore  // private pages that are not in a private map; nil if no write stays
 
 	unsynced   unsyncedBytes

@@ -385,6 +385,9 @@ func (f *MappedFile) needDescriptor(info os.FileInfo) error {
 	if f.descriptor != nil {
 		return nil
 	}
+	if !f.mfs.remember(f) {
+		return fs.ErrClosed
+	}
 	found, err := findDescriptor(f.file, info, f.mapsWritable)
 	if err != nil {
 		f.unmappable.Store(!sysIsShortage(err))

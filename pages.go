@@ -270,8 +270,8 @@ func (f *MappedFile) lockMemory(s byteRange) error {
 	w := &f.windows
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	before := w.locked
-	w.locked = append(without(before, s.pages()), s.pages()) // so that no window is dropped for the next
+	before := w.locked()
+	w.setLocked(append(without(before, s.pages()), s.pages())) // so that no window is dropped for the next
 	var done []*mapping
 	for at := s.from; at < s.to && err == nil; {
 		var m *mapping
@@ -290,7 +290,7 @@ func (f *MappedFile) lockMemory(s byteRange) error {
 	if err == nil {
 		return nil
 	}
-	w.locked = before
+	w.setLocked(before)
 	if !f.mfs.config.LockPages {
 		rest := []byteRange{s.pages()}
 		for _, old := range before {
@@ -322,7 +322,7 @@ func (f *MappedFile) UnlockMemory(off, n int64) error {
 	if err == nil && n > 0 {
 		s = s.pages()
 		f.windows.mu.Lock()
-		f.windows.locked = without(f.windows.locked, s)
+		f.windows.setLocked(without(f.windows.locked(), s))
 		for _, m := range f.windows.live {
 			err = join(err, m.unlock([]byteRange{s}))
 		}
@@ -333,7 +333,7 @@ func (f *MappedFile) UnlockMemory(off, n int64) error {
 
 // holdsLock reports whether LockMemory keeps the mapping. The caller holds w.mu.
 func (w *windows) holdsLock(m *mapping) bool {
-	return slices.ContainsFunc(w.locked, func(s byteRange) bool { return s.overlaps(m.byteRange()) })
+	return slices.ContainsFunc(w.locked(), func(s byteRange) bool { return s.overlaps(m.byteRange()) })
 }
 
 // lockPages locks what is to be locked of a new map, and fails if that is all of it and cannot be. The
@@ -345,7 +345,7 @@ func (f *MappedFile) lockPages(m *mapping) error {
 		}
 		return nil
 	}
-	for _, s := range f.windows.locked {
+	for _, s := range f.windows.locked() {
 		s.to = min(s.to, m.offset+m.limit.Load())
 		if part := m.part(s); part != nil {
 			system.lock(part)

@@ -61,7 +61,7 @@ type windows struct {
 	kept   []*mapping        // no longer looked up, but Data has handed out their bytes
 	wanted *[16]wantedWindow // by index
 	unit   int64             // of what offsets and lengths of maps are multiples; 0 before the first map
-	locked []byteRange       // by LockMemory
+	lasts  *lasting          // what holds for later maps, too; nil if nothing does
 }
 
 // wantedWindow counts the looks that lately found the window of an index missing.
