@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/absfs/memmapfs"
+	"github.com/absfs/osfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -125,6 +126,34 @@ func TestLockedWindowsStay(t *testing.T) {
 	visit()
 	if err := file.LockMemory(10*pageSize, 3*pageSize); err != nil {
 		t.Errorf("as many windows as the budget: %v", err)
+	}
+}
+
+// A private map does not grow with the file. Catches a lock that looks for the rest of it for ever.
+func TestLockMemoryPastPrivateMap(t *testing.T) {
+	for _, config := range []*memmapfs.Config{
+		full(memmapfs.ModeCopyOnWrite, memmapfs.SyncNever), windowed(memmapfs.ModeCopyOnWrite, 8*pageSize),
+	} {
+		name := writeFile(t, testDir(t), "file", content(int(3*pageSize)))
+		file := mustOpenMapped(t, mode{"", config}.overOS(t), name, os.O_RDWR)
+		if file.Data() == nil {
+			t.Fatal("not mapped")
+		}
+		if err := os.Truncate(osfs.ToNative(name), 6*pageSize); err != nil {
+			t.Fatal(err)
+		}
+		before := lockedBytes(t)
+		mustFinish(t, "LockMemory", func() {
+			if err := file.LockMemory(0, 6*pageSize); !errors.Is(err, memmapfs.ErrNotMapped) {
+				t.Errorf("LockMemory past a private map: %v", err)
+			}
+		})
+		if left := lockedBytes(t) - before; left != 0 {
+			t.Errorf("%d bytes stay locked", left)
+		}
+		if err := file.LockMemory(0, 3*pageSize); err != nil {
+			t.Error("LockMemory of the map:", err)
+		}
 	}
 }
 

@@ -278,14 +278,16 @@ func (f *MappedFile) lockMemory(s byteRange) error {
 		if m, err = f.mapWindowLocked(at, f.writesStay && w.size == wholeFile); err != nil {
 			break
 		}
+		if !m.holds(at) { // a private map does not grow with the file
+			err = ErrNotMapped
+			break
+		}
 		if err = system.lock(m.part(s)); err != nil {
 			err = notLocked(err)
 			break
 		}
 		done = append(done, m)
-		if at = m.offset + m.limit.Load(); at < s.to && w.size == wholeFile {
-			err = io.EOF // it has shrunk
-		}
+		at = m.offset + m.limit.Load()
 	}
 	if err == nil {
 		return nil
