@@ -91,6 +91,7 @@ func (m SyncMode) String() string {
 //	WindowSize      1 GiB             bytes     where files are mapped, without MapFullFile
 //	MaxWindows      64                windows   where files are mapped, without MapFullFile
 //	RequireMapping  false                       all systems; where nothing is mapped every open of a file fails
+//	ColdReads       false                       where files are mapped
 //	Preload         false                       where files are mapped; what is read then is the system's choice
 //	PreloadAsync    false                       where files are mapped
 //	PopulatePages   false                       where files are mapped; the page table is filled on Linux 5.14

@@ -162,6 +162,19 @@ func TestKnobs(t *testing.T) {
 				}
 			}
 		},
+		"ColdReads": func(t *testing.T) {
+			restore := memmapfs.FailCachedPages(errors.ErrUnsupported) // so that no page is known
+			defer restore()
+			for _, cold := range []bool{false, true} {
+				file, fileSystem, _ := open(t, func(c *memmapfs.Config) { c.ColdReads, c.RequireMapping = cold, true })
+				if _, err := file.ReadAt(make([]byte, 8), 9*pageSize); err != nil {
+					t.Fatal(err)
+				}
+				if reads := fileSystem.Stats().ReadsCold; (reads == 0) != cold {
+					t.Errorf("ColdReads %v: %d reads of cold pages went to the file", cold, reads)
+				}
+			}
+		},
 		"Preload": func(t *testing.T) {
 			onlyOn(t, linux)
 			for _, preload := range []bool{false, true} {
