@@ -3,6 +3,7 @@
 package memmapfs
 
 const (
+	sysAdviseNormal     = unsupportedAdvice
 	sysAdviseRandom     = unsupportedAdvice
 	sysAdviseSequential = unsupportedAdvice
 	sysAdviseWillNeed   = unsupportedAdvice
@@ -15,4 +16,6 @@ const (
 
 func sysDestroysData(advice int) bool { return false }
 
-func sysReplaces(advice, old int) bool { return true }
+func sysChangesPrivate(advice int) bool { return false }
+
+func sysLastingKind(advice int) int { return 0 }

@@ -3,6 +3,7 @@ package memmapfs
 // Windows has one hint for views, PrefetchVirtualMemory, and it has no number. Here it has the
 // one of MADV_WILLNEED.
 const (
+	sysAdviseNormal     = unsupportedAdvice
 	sysAdviseRandom     = unsupportedAdvice
 	sysAdviseSequential = unsupportedAdvice
 	sysAdviseWillNeed   = 3
@@ -15,4 +16,6 @@ const (
 
 func sysDestroysData(advice int) bool { return false }
 
-func sysReplaces(advice, old int) bool { return true }
+func sysChangesPrivate(advice int) bool { return false }
+
+func sysLastingKind(advice int) int { return 0 }

@@ -991,3 +991,36 @@ func mustOpenOnly(t testing.TB, fileSystem absfs.FileSystem, name string) absfs.
 	}
 	return file
 }
+
+// BenchmarkHugePages reads eight bytes at a time at random from a file that was not in the page cache
+// when it was opened and read in.
+func BenchmarkHugePages(b *testing.B) {
+	const size = gibibyte
+	name := stampedFile(b, b.TempDir(), size)
+	for _, huge := range []bool{false, true} {
+		b.Run(fmt.Sprintf("use=%v", huge), func(b *testing.B) {
+			if err := dropFromCache(osfs.ToNative(name)); err != nil {
+				b.Skip("the file stays in the page cache:", err)
+			}
+			benchmarkLargePages(b, name, size, huge)
+		})
+	}
+}
+
+func benchmarkLargePages(b *testing.B, name string, size int64, huge bool) {
+	config := memmapfs.DefaultConfig()
+	config.PopulatePages, config.UseHugePages = true, huge
+	file := mustOpenMapped(b, mode{"", config}.overOS(b), name, os.O_RDONLY)
+	offsets := offsetsIn(size, 8, 1)
+	buffer := make([]byte, 8)
+	b.ResetTimer()
+	for range b.N {
+		at := offsets.next()
+		if _, err := file.ReadAt(buffer, at); err != nil {
+			b.Fatal(err)
+		}
+		if got := binary.LittleEndian.Uint64(buffer); got != stampAt(at) {
+			b.Fatalf("at %d: %x", at, got)
+		}
+	}
+}

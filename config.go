@@ -77,6 +77,28 @@ func (m SyncMode) String() string {
 // Config says how a MemMapFS maps files. The zero Config is valid: read-only maps by
 // windows of DefaultWindowSize, every write durable on return. New copies it, so later
 // changes have no effect.
+//
+// No field changes what a file holds, but for ModeCopyOnWrite, which keeps writes out of it. Where nothing is
+// mapped (see README.md) only SyncMode, SyncInterval, OnSyncError and RequireMapping have an effect, and
+// Mode on writes.
+//
+//	field           zero value        unit      effect, and where
+//	Mode            ModeReadOnly                all systems; ModeExecute may be refused by the system's policy
+//	SyncMode        SyncImmediate               all systems
+//	SyncInterval    5 seconds         time      all systems, with SyncPeriodic
+//	OnSyncError     nil                         all systems, for flushes in the background
+//	MapFullFile     false                       where files are mapped, and as far as the address space reaches
+//	WindowSize      1 GiB             bytes     where files are mapped, without MapFullFile
+//	MaxWindows      64                windows   where files are mapped, without MapFullFile
+//	RequireMapping  false                       all systems; where nothing is mapped every open of a file fails
+//	ColdReads       false                       where files are mapped
+//	Preload         false                       where files are mapped; what is read then is the system's choice
+//	PreloadAsync    false                       where files are mapped
+//	PopulatePages   false                       where files are mapped; the page table is filled on Linux 5.14
+//	UseHugePages    false                       Linux
+//	LockPages       false                       where files are mapped, within RLIMIT_MEMLOCK
+//	MapSync         false                       Linux, files on DAX, ModeReadWrite
+//	NoCache         false                       macOS, files that offer their descriptor
 type Config struct {
 	// Mode says how files are mapped. Default: ModeReadOnly.
 	Mode MappingMode
@@ -126,22 +148,50 @@ type Config struct {
 	ColdReads bool
 
 	// Preload maps a file when it is opened and asks the system to start reading it
-	// in. Default: false. It has no effect on files that cannot be mapped.
+	// in, the first 64 MiB of it, without waiting for that (AdviseWillNeed). Default: false. It has no effect on files that cannot be mapped.
 	Preload bool
 
-	// PreloadAsync is Preload without waiting for the map: the open returns at once.
-	// Default: false. Together with Preload it wins.
+	// PreloadAsync reads a file in, in the background, after the open has returned: what Prefetch
+	// does for the whole file. Close stops it. Default: false. Together with Preload or
+	// PopulatePages it wins: the open waits for neither. It has no effect on files that cannot be
+	// mapped.
 	PreloadAsync bool
 
 	// PopulatePages maps a file when it is opened and reads it in before the open
-	// returns, so that no later access waits for the disk. Default: false. With
-	// windows it reads in each window when it is mapped. It has an effect on Linux;
-	// elsewhere it is Preload.
+	// returns, so that no later access waits for the disk; on Linux (5.14) it fills the page table too,
+	// so that none has a page fault either. Default: false. With windows it reads in each window when it
+	// is mapped. It has no effect on files that cannot be mapped.
 	PopulatePages bool
 
-	// UseHugePages asks for large pages where the system can back a file with them;
-	// it is a hint and never an error. Default: false. It has an effect on Linux.
+	// UseHugePages asks for large pages where the system can back a file with them: maps of 2 MiB
+	// and more are aligned to 2 MiB, and advised (MADV_HUGEPAGE) before their pages are read in. It is
+	// a hint and never an error. Default: false. It has an effect on Linux.
+	//
+	// Seen to help: a file of a tmpfs mounted with huge=advise gets large pages, when its bytes are first
+	// stored through the map, and a file on ext4 that was not in the page cache gets them for all of
+	// its pages, when PopulatePages, Prefetch or PreloadAsync read it in. Without the option the
+	// readahead of ext4 comes to 92 percent of that by itself. Not seen to help: a file that is in the page cache
+	// in small pages stays there so; one on a tmpfs without the mount option, too. A file of hugetlbfs
+	// has nothing else than large pages, with the option and without. BenchmarkHugePages measures it.
 	UseHugePages bool
+
+	// LockPages keeps mapped pages in memory (LockMemory of each map as a whole). A file that can be mapped
+	// is mapped when it is opened, and the open fails, with an error that says what to try, if the system
+	// does not allow so much to be locked; later maps that cannot be locked are not made, and calls go to the file.
+	// Default: false. It has no effect on files that cannot be mapped.
+	LockPages bool
+
+	// MapSync maps files on storage that is addressed as memory (DAX) so that a page is only stored to when
+	// the filesystem could find it after a power cut (MAP_SYNC). A program that flushes the processor's
+	// caches itself can then do without Sync; the promises of Sync and SyncMode need no such program and do not
+	// change. Default: false. It has an effect on writable maps of ModeReadWrite, on Linux, on files on
+	// DAX; elsewhere files are mapped as without it.
+	MapSync bool
+
+	// NoCache keeps what goes through the wrapped file out of the system's cache (F_NOCACHE). What is mapped is in
+	// the cache all the same. Default: false. It has an effect on macOS, on files that offer their descriptor
+	// (SyscallConn or Fd; the files of osfs 1.0.0 do not).
+	NoCache bool
 }
 
 // DefaultConfig returns a new Config that changes nothing about a program but its

@@ -81,6 +81,17 @@ func (d *descriptor) cachedPages(offset, length int64) (cached int64, err error)
 	return cached, err
 }
 
+// bypassCache keeps what is read and written through the wrapped file out of the system's cache, where
+// there is such a thing and the file offers its descriptor.
+func (f *MappedFile) bypassCache() {
+	switch f.file.(type) {
+	case syscall.Conn, interface{ Fd() uintptr }:
+		if d, err := findDescriptor(f.file, nil, false); err == nil {
+			d.do(system.noCache)
+		}
+	}
+}
+
 // close releases what was opened here. Its error matters: some filesystems report bytes that
 // could not be written to whoever closes the file first (FUSE).
 func (d *descriptor) close() error {

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/absfs/absfs"
@@ -282,7 +283,8 @@ var operations = []operation{
 	{15, "Data", (*operationSequence).data},
 	{10, "store through Data", (*operationSequence).storeThroughData},
 	{18, "View", (*operationSequence).view},
-	{5, "Advise", (*operationSequence).advise},
+	{7, "Advise", (*operationSequence).advise},
+	{5, "PunchHole", (*operationSequence).punchHole},
 	{3, "RemapAfterTruncation", (*operationSequence).remap},
 	{3, "Close", (*operationSequence).close},
 	{3, "open", (*operationSequence).open},
@@ -1025,6 +1027,7 @@ func (s *operationSequence) advise(h *handle, slot int) {
 	if mapped == nil {
 		return
 	}
+	off, n := s.offset(s.size(h), true), int64(1+s.length(s.limit))
 	hints := []struct {
 		name string
 		give func() error
@@ -1037,6 +1040,16 @@ func (s *operationSequence) advise(h *handle, slot int) {
 		{"AdviseWillNeed", mapped.AdviseWillNeed},
 		{"AdviseHugePage", mapped.AdviseHugePage},
 		{"AdviseNoHugePage", mapped.AdviseNoHugePage},
+		{"AdviseRange", func() error { return mapped.AdviseRange(off, n, memmapfs.Advice(s.choose.below(9))) }},
+		{"Prefetch", func() error { return mapped.Prefetch(off, n) }},
+		{"Residency", func() error { _, _, _, err := mapped.Residency(off, n); return err }},
+		{"LockMemory", func() error {
+			err := mapped.LockMemory(off, n)
+			if unlockErr := mapped.UnlockMemory(off, n); err == nil {
+				err = unlockErr
+			}
+			return err
+		}},
 	}
 	hint := hints[s.choose.below(len(hints))]
 	s.note("slot %d: %s", slot, hint.name)
@@ -1044,8 +1057,56 @@ func (s *operationSequence) advise(h *handle, slot int) {
 	if class := errorClass(err); h.closed != (class == "closed") {
 		s.fail("slot %d: %s: %v", slot, hint.name, err)
 	}
-	if err != nil && !h.closed {
+	if err != nil && err != io.EOF && !h.closed {
 		checkPathError(s.t, hint.name, err, h.subject.Name())
+	}
+}
+
+// punchHole is compared with zeros that somebody else writes to the twin.
+func (s *operationSequence) punchHole(h *handle, slot int) {
+	mapped := h.mapped()
+	if mapped == nil || !h.closed && (!s.present() || h.generation != s.generation) {
+		return
+	}
+	size := s.size(h)
+	off, n := s.offset(size, true), int64(1+s.length(s.limit))
+	n = min(n, s.limit)
+	inside := int(max(min(n, size-off), 0))
+	if off < 0 || !s.mayWrite(h, off, inside) {
+		return
+	}
+	s.note("slot %d: PunchHole %d bytes at %d", slot, n, off)
+	err := mapped.PunchHole(off, n)
+	want := "nil"
+	switch {
+	case h.closed:
+		want = "closed"
+	case h.private != nil:
+		want = "unsupported"
+	case s.m.readOnly() && h.access() == os.O_RDONLY:
+		want = "read-only map"
+	case h.access() == os.O_RDONLY:
+		want = syscall.EBADF.Error()
+	}
+	class := errorClass(err)
+	if err != nil {
+		checkPathError(s.t, "PunchHole", err, h.subject.Name())
+		if errors.Is(err, errors.ErrUnsupported) && (want == "unsupported" || runtime.GOOS != "linux" && want == "nil") {
+			return
+		}
+	}
+	if class != want {
+		s.fail("slot %d: PunchHole: %v, want %s", slot, err, want)
+	}
+	if err == nil && inside > 0 {
+		twin, err := os.OpenFile(s.twin.native(), os.O_WRONLY, 0)
+		if err == nil {
+			_, err = twin.WriteAt(make([]byte, inside), off)
+			err = errors.Join(err, twin.Close())
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
 	}
 }
 

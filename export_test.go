@@ -16,6 +16,57 @@ func HookSyncMap(hook func(data []byte, flush func(data []byte) error) error) (r
 	return func() { system.syncMap = flush }
 }
 
+// hook replaces a system call by what with makes of it, until restore is called.
+func hook[F any](call *F, with func(call F) F) (restore func()) {
+	original := *call
+	*call = with(original)
+	return func() { *call = original }
+}
+
+// HookPopulate is hook for the call that brings pages in.
+func HookPopulate(with func(call func(data []byte) error) func(data []byte) error) (restore func()) {
+	return hook(&system.populate, with)
+}
+
+// HookAdvise is hook for madvise.
+func HookAdvise(with func(call func(data []byte, advice int) error) func(data []byte, advice int) error) (restore func()) {
+	return hook(&system.advise, with)
+}
+
+// HookLock is hook for mlock.
+func HookLock(with func(call func(data []byte) error) func(data []byte) error) (restore func()) {
+	return hook(&system.lock, with)
+}
+
+// HookPunchHole is hook for the call that frees blocks.
+func HookPunchHole(with func(call func(fd uintptr, offset, length int64) error) func(fd uintptr, offset, length int64) error) (restore func()) {
+	return hook(&system.punchHole, with)
+}
+
+// HookNoCache is hook for the call that turns the cache off.
+func HookNoCache(with func(call func(fd uintptr) error) func(fd uintptr) error) (restore func()) {
+	return hook(&system.noCache, with)
+}
+
+// FailCachedPages lets the question how many pages are in memory fail.
+func FailCachedPages(err error) (restore func()) {
+	return hook(&system.cachedPages, func(func(fd uintptr, offset, length int64) (int64, error)) func(fd uintptr, offset, length int64) (int64, error) {
+		return func(uintptr, int64, int64) (int64, error) { return 0, err }
+	})
+}
+
+// HookMap tells each map's flags to seen, which may let it fail.
+func HookMap(seen func(write, private, sync bool) error) (restore func()) {
+	return hook(&system.mapFile, func(call func(fd uintptr, offset int64, length, flags int) ([]byte, error)) func(fd uintptr, offset int64, length, flags int) ([]byte, error) {
+		return func(fd uintptr, offset int64, length, flags int) ([]byte, error) {
+			if err := seen(flags&mapWrite != 0, flags&mapPrivate != 0, flags&mapSync != 0); err != nil {
+				return nil, err
+			}
+			return call(fd, offset, length, flags)
+		}
+	})
+}
+
 // StoredThroughMap reports whether bytes were stored through the map since the last Sync.
 func StoredThroughMap(f *MappedFile) bool { return f.unsynced.stored.Load() }
 
@@ -133,3 +184,6 @@ func InterceptSystemCalls(before func(name string) error, done func(name string,
 		}))
 	}
 }
+
+// HintsOf returns the number of hints that the file remembers.
+func HintsOf(f *MappedFile) int { return len(f.windows.hints()) }

@@ -127,7 +127,7 @@ func TestSystemCallsFail(t *testing.T) {
 		return config
 	}
 	hinted := full(memmapfs.ModeReadWrite, memmapfs.SyncNever)
-	hinted.Preload, hinted.UseHugePages, hinted.PopulatePages = true, true, true
+	hinted.Preload, hinted.UseHugePages, hinted.PopulatePages, hinted.MapSync = true, true, true, true
 	for _, test := range []struct {
 		name   string
 		config *memmapfs.Config
@@ -366,6 +366,14 @@ func (s *failureScenario) data() {
 	}
 }
 
+// holed reports whether a hole is there although PunchHole gave an error: that of the flush after it.
+func (s *failureScenario) holed() bool {
+	p := make([]byte, 100)
+	_, err := s.file.ReadAt(p, 7*pageSize+10)
+	s.must("ReadAt", err)
+	return s.config.SyncMode == memmapfs.SyncImmediate && bytes.Equal(p, make([]byte, 100))
+}
+
 // store stores text in bytes that must be there to be stored to.
 func (s *failureScenario) store(data []byte, text string) {
 	s.t.Helper()
@@ -433,6 +441,24 @@ func (s *failureScenario) play() {
 			s.may("a hint", err)
 		}
 		s.read(0, 30)
+	}
+	s.must("Prefetch", s.file.Prefetch(100, 4*pageSize))
+	if err := s.file.LockMemory(pageSize, 2*pageSize); !errors.Is(err, memmapfs.ErrNotMapped) {
+		s.may("LockMemory", err)
+	}
+	s.readAll()
+	s.may("UnlockMemory", s.file.UnlockMemory(pageSize, 2*pageSize))
+	if resident, total, _, err := s.file.Residency(0, 2*pageSize); !errors.Is(err, errors.ErrUnsupported) {
+		if s.may("Residency", err) && resident > total {
+			s.fail("Residency: %d of %d", resident, total)
+		}
+	}
+	if !s.private() {
+		err := s.file.PunchHole(7*pageSize+10, 100)
+		if !errors.Is(err, errors.ErrUnsupported) && (s.may("PunchHole", err) || s.holed()) {
+			clear(s.want[7*pageSize+10 : 7*pageSize+110])
+		}
+		s.readAll()
 	}
 	s.must("RemapAfterTruncation", s.file.RemapAfterTruncation())
 	s.readAll()

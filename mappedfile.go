@@ -68,7 +68,6 @@ type MappedFile struct {
 
 	keptForProbes bool        // the descriptor is there only to ask about residency; guarded by windows.mu
 	identity      os.FileInfo // when it was first mapped; guarded by windows.mu
-	advice        []int       // lasting hints, for later maps too; guarded by windows.mu
 	store         *pageStore  // private pages that are not in a private map; nil if no write stays
 
 	unsynced   unsyncedBytes
@@ -157,6 +156,7 @@ func (f *MappedFile) readUnmapped(p []byte) (n int, err error, done bool) {
 		return 0, fs.ErrClosed, true
 	}
 	f.demand.note(len(p))
+	f.mfs.counters.readsUnmapped.Add(1)
 	n, err = f.file.Read(p)
 	return n, err, true
 }
@@ -298,6 +298,7 @@ func (f *MappedFile) readLong(m *mapping, p []byte, off int64) (head int, err er
 // readFile reads p from the wrapped file, and over it the private pages.
 func (f *MappedFile) readFile(p []byte, off int64) (int, error) {
 	f.demand.note(len(p))
+	f.countRead(off)
 	n, err := f.file.ReadAt(p, off)
 	if n > 0 {
 		if f.writesStay {
@@ -415,6 +416,7 @@ func (f *MappedFile) write(p []byte) (int, error) {
 	if err := f.writable(); err != nil || f.writesStay {
 		return 0, err
 	}
+	f.countWrite(math.MaxInt64) // the end, wherever it is
 	n, err := f.file.Write(p)
 	if n > 0 {
 		if pos, seekErr := f.file.Seek(0, io.SeekCurrent); seekErr == nil {
@@ -440,6 +442,7 @@ func (f *MappedFile) writeUnmapped(p []byte) (n int, err error, done bool) {
 		return 0, err, true
 	}
 	f.demand.note(len(p))
+	f.countWrite(0)
 	n, err = f.file.Write(p)
 	if n > 0 {
 		err = join(err, f.wrote(0, 0))
@@ -544,6 +547,7 @@ func (f *MappedFile) writeAt(p []byte, off int64) (int, error) {
 	var err error
 	if head < len(p) {
 		f.demand.note(len(p) - head)
+		f.countWrite(off + int64(head))
 		n, err = f.file.WriteAt(p[head:], off+int64(head))
 		if n > 0 {
 			f.learnWritten(off+int64(head), n)
@@ -671,6 +675,7 @@ func (f *MappedFile) close(late bool) error {
 	if f.faults.Load() != nil {
 		globalSIGBUSHandler.Unregister(f)
 	}
+	f.mfs.counters.open.Add(-1)
 	f.preloading.Wait()
 	err := f.closeMaps()
 	if f.writesStay {

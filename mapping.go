@@ -2,6 +2,7 @@ package memmapfs
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"math"
@@ -201,7 +202,7 @@ func (f *MappedFile) mapWindowLocked(off int64, private bool) (*mapping, error) 
 	}
 	w := &f.windows
 	m, err := f.mapIndexLocked(off, size, info, private)
-	if w.size == wholeFile && !w.any() && (errors.Is(err, syscall.ENOMEM) || errors.Is(err, errTooLarge)) {
+	if w.size == wholeFile && !w.any() && !errors.Is(err, errNotLocked) && (errors.Is(err, syscall.ENOMEM) || errors.Is(err, errTooLarge)) {
 		w.size = windowBytes(min(f.mfs.config.WindowSize, narrowWindow))
 		m, err = f.mapIndexLocked(off, size, info, private && !f.writesStay)
 	}
@@ -210,6 +211,9 @@ func (f *MappedFile) mapWindowLocked(off int64, private bool) (*mapping, error) 
 
 func (f *MappedFile) mapIndexLocked(off, size int64, info os.FileInfo, private bool) (*mapping, error) {
 	w := &f.windows
+	if err := f.setMapUnit(size, info); err != nil {
+		return nil, err
+	}
 	if w.size == wholeFile {
 		off = 0
 	}
@@ -226,11 +230,19 @@ func (f *MappedFile) mapIndexLocked(off, size int64, info os.FileInfo, private b
 			return old, nil
 		}
 	}
+	before := len(w.live)
 	if !w.makeRoom(index) {
-		return nil, ErrNotMapped
+		return nil, errOutOfWindows
 	}
+	f.mfs.counters.windowsDropped.Add(int64(before - len(w.live)))
 	m, err := f.newMapping(offset, length, info, private)
 	if err != nil {
+		return nil, err
+	}
+	f.readIn(m)
+	if err := f.lockPages(m); err != nil {
+		m.release()
+		f.dropDescriptor()
 		return nil, err
 	}
 	m.index = index
@@ -242,7 +254,7 @@ func (f *MappedFile) mapIndexLocked(off, size int64, info os.FileInfo, private b
 	} else {
 		w.insert(m)
 	}
-	if !sysMapsAgreeWithIO || f.mfs.config.PopulatePages && sysPopulateFlag != 0 {
+	if !sysMapsAgreeWithIO {
 		f.addResident(m, 0, pagesIn(m.limit.Load())-1)
 	}
 	if f.identity == nil {
@@ -261,11 +273,14 @@ func (f *MappedFile) mapRange(off, n int64) (*mapping, error) {
 	if f.isClosed() {
 		return nil, fs.ErrClosed
 	}
-	_, info, err := f.mappableSize()
+	size, info, err := f.mappableSize()
 	if err != nil {
 		return nil, err
 	}
-	offset := off - off%mapAlignment
+	if err := f.setMapUnit(size, info); err != nil {
+		return nil, err
+	}
+	offset := off - off%max(f.windows.unit, mapAlignment)
 	m, err := f.newMapping(offset, off+n-offset, info, f.writesStay)
 	if err != nil {
 		return nil, err
@@ -281,6 +296,7 @@ func (f *MappedFile) mapRange(off, n int64) (*mapping, error) {
 			return nil, err
 		}
 	}
+	f.readIn(m)
 	m.pin()
 	m.release() // with the unpin
 	return m, nil
@@ -305,15 +321,19 @@ func (f *MappedFile) mappableSize() (size int64, info os.FileInfo, err error) {
 // errTooLarge reports a range that the address space cannot hold.
 var errTooLarge = errors.New("too large for the address space")
 
+// errOutOfWindows reports that there is no window that could be dropped for another one.
+var errOutOfWindows = fmt.Errorf("%w: all windows are in use by Data or LockMemory, see Config.MaxWindows", ErrNotMapped)
+
 // newMapping maps [offset, offset+length) of the file. The caller holds f.windows.mu.
 func (f *MappedFile) newMapping(offset, length int64, info os.FileInfo, private bool) (*mapping, error) {
-	if length > math.MaxInt-pageBytes {
+	unit := f.windows.unit
+	if length > math.MaxInt-unit {
 		return nil, notMapped(errTooLarge)
 	}
 	if !f.mfs.remember(f) {
 		return nil, fs.ErrClosed
 	}
-	pages := roundUp(length)
+	pages := (length + unit - 1) / unit * unit
 	flags := 0
 	switch {
 	case private:
@@ -323,24 +343,24 @@ func (f *MappedFile) newMapping(offset, length int64, info os.FileInfo, private 
 	case f.mfs.config.Mode == ModeExecute:
 		flags = mapExecute | mapPrivate
 	}
-	if f.mfs.config.PopulatePages {
-		flags |= mapPopulate
+	if f.mfs.config.UseHugePages {
+		flags |= mapAligned
 	}
-	if f.descriptor == nil {
-		found, err := findDescriptor(f.file, info, f.mapsWritable)
-		if err != nil {
-			f.unmappable.Store(!sysIsShortage(err))
-			return nil, notMapped(err)
-		}
-		f.descriptor = found
+	if err := f.needDescriptor(info); err != nil {
+		return nil, err
 	}
 	var data []byte
 	mapFile := func(fd uintptr) (err error) {
 		if flags&mapPrivate != 0 && !f.coherent {
-			if err := checkCoherent(fd, offset); err != nil {
+			if err := checkCoherent(fd, offset, int(unit)); err != nil {
 				return err
 			}
 			f.coherent = true
+		}
+		if f.mfs.config.MapSync && flags&(mapWrite|mapPrivate) == mapWrite {
+			if data, err = system.mapFile(fd, offset, int(pages), flags|mapSync); err == nil {
+				return nil
+			}
 		}
 		data, err = system.mapFile(fd, offset, int(pages), flags)
 		return err
@@ -379,16 +399,64 @@ func (f *MappedFile) newMapping(offset, length int64, info os.FileInfo, private 
 	if f.mfs.config.UseHugePages && sysAdviseHugePage != unsupportedAdvice {
 		system.advise(data, sysAdviseHugePage)
 	}
-	for _, advice := range f.advice {
-		system.advise(data, advice)
-	}
+	f.renewHints(m)
 	return m, nil
+}
+
+// needDescriptor finds the file's descriptor unless it is there. The caller holds f.windows.mu.
+func (f *MappedFile) needDescriptor(info os.FileInfo) error {
+	if f.descriptor != nil {
+		return nil
+	}
+	if !f.mfs.remember(f) {
+		return fs.ErrClosed
+	}
+	found, err := findDescriptor(f.file, info, f.mapsWritable)
+	if err != nil {
+		f.unmappable.Store(!sysIsShortage(err))
+		return notMapped(err)
+	}
+	f.descriptor = found
+	return nil
+}
+
+// setMapUnit finds out, before the first map, of what the offset and the length of a map are multiples.
+// The pages of hugetlbfs have 64 KiB at least, and its files end where a page does. The caller holds
+// f.windows.mu.
+func (f *MappedFile) setMapUnit(size int64, info os.FileInfo) error {
+	w := &f.windows
+	if w.unit != 0 {
+		return nil
+	}
+	if size == 0 {
+		return io.EOF
+	}
+	if size%(64<<10) != 0 {
+		w.unit = pageBytes
+		return nil
+	}
+	if err := f.needDescriptor(info); err != nil {
+		return err
+	}
+	unit := pageBytes
+	f.descriptor.do(func(fd uintptr) error {
+		found, err := system.mapUnit(fd)
+		if err == nil {
+			unit = max(unit, found)
+		}
+		return err
+	})
+	w.unit = unit
+	if w.size != wholeFile && w.size%unit != 0 {
+		w.size = max(w.size-w.size%unit, unit)
+	}
+	return nil
 }
 
 // checkCoherent fails if the file refuses a shared map. A private one it may grant all the same,
 // but that shows a page cache which read(2) does not use (FUSE with direct I/O).
-func checkCoherent(fd uintptr, offset int64) error {
-	data, err := system.mapFile(fd, offset, int(pageBytes), 0)
+func checkCoherent(fd uintptr, offset int64, length int) error {
+	data, err := system.mapFile(fd, offset, length, 0)
 	if err == nil {
 		system.unmap(data)
 	}

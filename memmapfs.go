@@ -37,6 +37,7 @@ type MemMapFS struct {
 	mapped  atomic.Int64 // open files that were ever mapped
 
 	changing sync.Mutex // held while several files' windows.mu are: see withoutMaps
+	counters *counters
 
 	mu     sync.Mutex                 // guards the fields below; no lock is taken under it
 	open   []weak.Pointer[MappedFile] // see remember
@@ -58,7 +59,7 @@ func New(underlying absfs.FileSystem, config *Config) *MemMapFS {
 		panic("memmapfs: New needs a filesystem to wrap, and got nil")
 	}
 	valid, err := config.validated()
-	return &MemMapFS{base: underlying, config: valid, invalid: err}
+	return &MemMapFS{base: underlying, config: valid, invalid: err, counters: new(counters)}
 }
 
 // Open opens a file for reading. The file is a *MappedFile.
@@ -145,11 +146,15 @@ func (mfs *MemMapFS) newFile(file absfs.File, flag int) (*MappedFile, error) {
 	if flag&os.O_TRUNC != 0 {
 		mfs.shrunk(f.stat)
 	}
+	if mfs.config.NoCache {
+		f.bypassCache()
+	}
 	if err := f.mapAtOpen(); err != nil {
 		f.closed.Store(true)
 		mfs.forget(f)
 		return nil, err
 	}
+	mfs.counters.open.Add(1)
 	return f, nil
 }
 

@@ -17,7 +17,7 @@ const (
 	sysSyncMapIsDurable   = false
 	sysFileSyncCoversMaps = false
 	sysOpenNonblock       = 0
-	sysPopulateFlag       = 0
+	sysHoleUnit           = 1
 )
 
 func sysMapAlignment() int { return os.Getpagesize() }
@@ -47,3 +47,19 @@ func sysProtect(data []byte) error { return errors.ErrUnsupported }
 func sysIsShortage(err error) bool { return false }
 
 func sysIsHeldByMap(err error) bool { return false }
+
+func sysPopulate(data []byte) error { return errors.ErrUnsupported }
+
+func sysLock(data []byte) error { return errors.ErrUnsupported }
+
+func sysUnlock(data []byte) error { return errors.ErrUnsupported }
+
+func sysMapUnit(fd uintptr) (int64, error) { return 0, errors.ErrUnsupported }
+
+func sysReadAhead(fd uintptr, offset, length int64) error { return errors.ErrUnsupported }
+
+func sysMayWrite(fd uintptr) error { return errors.ErrUnsupported }
+
+func sysPunchHole(fd uintptr, offset, length int64) error { return errors.ErrUnsupported }
+
+func sysNoCache(fd uintptr) error { return errors.ErrUnsupported }

@@ -12,7 +12,7 @@ import (
 const (
 	sysSyncMapIsDurable   = false
 	sysFileSyncCoversMaps = false
-	sysPopulateFlag       = 0
+	sysSyncFlags          = 0
 )
 
 func sysCachedPages(fd uintptr, offset, length int64) (int64, error) {
@@ -27,3 +27,12 @@ func sysTouchModTime(fd uintptr) error {
 	now := unix.NsecToTimeval(time.Now().UnixNano())
 	return unix.Futimes(int(fd), []unix.Timeval{now, now})
 }
+
+func sysPopulate(data []byte) error { return errors.ErrUnsupported }
+
+// sysLock keeps the pages of a map in memory and brings in those that are not.
+func sysLock(data []byte) error { return unix.Mlock(data) }
+
+func sysMapUnit(fd uintptr) (int64, error) { return 0, errors.ErrUnsupported }
+
+func sysMayWrite(fd uintptr) error { return errors.ErrUnsupported }

@@ -33,14 +33,41 @@ func sysMap(fd uintptr, offset int64, length, flags int) ([]byte, error) {
 	if flags&mapPrivate != 0 {
 		kind = unix.MAP_PRIVATE
 	}
-	if flags&mapPopulate != 0 {
-		kind |= sysPopulateFlag
+	if flags&mapSync != 0 && kind == unix.MAP_SHARED {
+		kind |= sysSyncFlags
 	}
 	address, err := unix.MmapPtr(int(fd), offset, nil, uintptr(length), protection, kind)
 	if err != nil {
 		return nil, err
 	}
+	misplaced := (int64(uintptr(address)) - offset) % hugePageBytes
+	if flags&mapAligned != 0 && length >= hugePageBytes && misplaced != 0 {
+		if aligned := sysMapAligned(fd, offset, length, protection, kind); aligned != nil {
+			unix.MunmapPtr(address, uintptr(length))
+			return aligned, nil
+		}
+	}
 	return unsafe.Slice((*byte)(address), length), nil
+}
+
+// sysMapAligned maps to an address with the same place in a large page as offset has. It reserves
+// enough addresses that there is one, and gives the others back.
+func sysMapAligned(fd uintptr, offset int64, length, protection, kind int) []byte {
+	start, err := unix.MmapPtr(-1, 0, nil, uintptr(length)+hugePageBytes, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return nil
+	}
+	head := uintptr(offset-int64(uintptr(start))) % hugePageBytes
+	address := unsafe.Add(start, head)
+	if _, err := unix.MmapPtr(int(fd), offset, address, uintptr(length), protection, kind|unix.MAP_FIXED); err != nil {
+		unix.MunmapPtr(start, uintptr(length)+hugePageBytes)
+		return nil
+	}
+	if head > 0 {
+		unix.MunmapPtr(start, head)
+	}
+	unix.MunmapPtr(unsafe.Add(address, length), hugePageBytes-head)
+	return unsafe.Slice((*byte)(address), length)
 }
 
 // sysRevoke replaces the map by memory that cannot be accessed, at the same addresses and in
@@ -66,6 +93,9 @@ func sysSyncMap(data []byte) error { return unix.Msync(data, unix.MS_SYNC) }
 
 // sysAdvise passes a hint on.
 func sysAdvise(data []byte, advice int) error { return unix.Madvise(data, advice) }
+
+// sysUnlock undoes sysLock.
+func sysUnlock(data []byte) error { return unix.Munlock(data) }
 
 // sysProtect makes a map read-only.
 func sysProtect(data []byte) error { return unix.Mprotect(data, unix.PROT_READ) }

@@ -21,7 +21,7 @@ const (
 	sysSyncMapIsDurable   = false // FlushViewOfFile starts the writing; FlushFileBuffers ends it
 	sysFileSyncCoversMaps = false
 	sysOpenNonblock       = 0
-	sysPopulateFlag       = 0
+	sysHoleUnit           = 1
 )
 
 var (
@@ -199,3 +199,41 @@ func sysIsShortage(err error) bool {
 
 // sysIsHeldByMap reports whether err says that a map keeps the file from being changed.
 func sysIsHeldByMap(err error) bool { return errors.Is(err, win.ERROR_USER_MAPPED_FILE) }
+
+// sysLock keeps pages in memory, as far as the process's minimum working set has room for them.
+func sysLock(data []byte) error {
+	return win.VirtualLock(uintptr(unsafe.Pointer(unsafe.SliceData(data))), uintptr(len(data)))
+}
+
+func sysUnlock(data []byte) error {
+	err := win.VirtualUnlock(uintptr(unsafe.Pointer(unsafe.SliceData(data))), uintptr(len(data)))
+	if err == win.ERROR_NOT_LOCKED {
+		return nil
+	}
+	return err
+}
+
+// sysPunchHole frees what it can of the range, which then reads as zeros.
+func sysPunchHole(fd uintptr, offset, length int64) error {
+	hole := struct{ start, end int64 }{offset, offset + length}
+	var returned uint32
+	err := win.DeviceIoControl(win.Handle(fd), win.FSCTL_SET_SPARSE, nil, 0, nil, 0, &returned, nil)
+	if err == nil {
+		err = win.DeviceIoControl(win.Handle(fd), win.FSCTL_SET_ZERO_DATA,
+			(*byte)(unsafe.Pointer(&hole)), uint32(unsafe.Sizeof(hole)), nil, 0, &returned, nil)
+	}
+	if err == win.ERROR_INVALID_FUNCTION {
+		return errors.ErrUnsupported // the filesystem has no holes
+	}
+	return err
+}
+
+func sysPopulate(data []byte) error { return errors.ErrUnsupported }
+
+func sysMapUnit(fd uintptr) (int64, error) { return 0, errors.ErrUnsupported }
+
+func sysReadAhead(fd uintptr, offset, length int64) error { return errors.ErrUnsupported }
+
+func sysMayWrite(fd uintptr) error { return errors.ErrUnsupported }
+
+func sysNoCache(fd uintptr) error { return errors.ErrUnsupported }

@@ -218,6 +218,7 @@ func (f *MappedFile) noteFault(m *mapping, fault error) {
 	if m.isRevoked() {
 		return
 	}
+	f.mfs.counters.faults.Add(1)
 	if info, err := f.stat(); err == nil {
 		m.lower(info.Size())
 	}

@@ -150,7 +150,7 @@ func (f *MappedFile) flush() error {
 	if err = join(err, syncErr); err != nil {
 		f.noteDirty()
 	}
-	return err
+	return f.mfs.counters.flushed(err)
 }
 
 // moveModTime moves the modification time if bytes were stored through the map: the kernel
@@ -187,7 +187,7 @@ func (f *MappedFile) flushRange(off, n int64) error {
 			return f.flush()
 		}
 		first := start - start%pageBytes
-		err := system.syncMap(m.data[first:stop])
+		err := f.mfs.counters.flushed(system.syncMap(m.data[first:stop]))
 		m.unpin()
 		if err != nil {
 			return err

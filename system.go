@@ -2,10 +2,11 @@ package memmapfs
 
 // The flags of sysMap.
 const (
-	mapWrite    = 1 << iota // writable
-	mapPrivate              // stores stay in this mapping
-	mapExecute              // executable
-	mapPopulate             // read in before returning, where the system can
+	mapWrite   = 1 << iota // writable
+	mapPrivate             // stores stay in this mapping
+	mapExecute             // executable
+	mapAligned             // at an address where large pages can back it, if there is one
+	mapSync                // faults wait until the filesystem could find the page after a power cut
 )
 
 // system is the one way from the package to the system calls of the mmap_*.go files,
@@ -20,6 +21,14 @@ var system = struct {
 	cachedPages  func(fd uintptr, offset, length int64) (int64, error)
 	residentMap  func(data []byte, vec []byte) error
 	touchModTime func(fd uintptr) error
+	populate     func(data []byte) error
+	lock         func(data []byte) error
+	unlock       func(data []byte) error
+	mapUnit      func(fd uintptr) (int64, error)
+	readAhead    func(fd uintptr, offset, length int64) error
+	mayWrite     func(fd uintptr) error
+	punchHole    func(fd uintptr, offset, length int64) error
+	noCache      func(fd uintptr) error
 }{
 	mapFile:      sysMap,
 	revoke:       sysRevoke,
@@ -30,4 +39,12 @@ var system = struct {
 	cachedPages:  sysCachedPages,
 	residentMap:  sysResidentMap,
 	touchModTime: sysTouchModTime,
+	populate:     sysPopulate,
+	lock:         sysLock,
+	unlock:       sysUnlock,
+	mapUnit:      sysMapUnit,
+	readAhead:    sysReadAhead,
+	mayWrite:     sysMayWrite,
+	punchHole:    sysPunchHole,
+	noCache:      sysNoCache,
 }

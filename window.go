@@ -62,6 +62,8 @@ type windows struct {
 	live   []*mapping
 	kept   []*mapping        // no longer looked up, but Data has handed out their bytes
 	wanted *[16]wantedWindow // by index
+	unit   int64             // of what offsets and lengths of maps are multiples; 0 before the first map
+	lasts  *lasting          // what holds for later maps, too; nil if nothing does
 }
 
 // wantedWindow counts the looks that lately found the window of an index missing.
@@ -157,11 +159,11 @@ const (
 )
 
 // leastUsed returns the index in w.live of the mapping that was not used for longest, or -1 if
-// Data has pinned them all. The caller holds w.mu.
+// Data or LockMemory have pinned them all. The caller holds w.mu.
 func (w *windows) leastUsed() int {
 	victim := -1
 	for i, m := range w.live {
-		if !m.mapped.exposed.Load() && (victim < 0 || m.lastUse.Load() < w.live[victim].lastUse.Load()) {
+		if !m.mapped.exposed.Load() && !w.holdsLock(m) && (victim < 0 || m.lastUse.Load() < w.live[victim].lastUse.Load()) {
 			victim = i
 		}
 	}

@@ -1,0 +1,13 @@
+//go:build dragonfly || freebsd || netbsd || solaris
+
+package memmapfs
+
+import "errors"
+
+const sysHoleUnit = 1
+
+func sysReadAhead(fd uintptr, offset, length int64) error { return errors.ErrUnsupported }
+
+func sysPunchHole(fd uintptr, offset, length int64) error { return errors.ErrUnsupported }
+
+func sysNoCache(fd uintptr) error { return errors.ErrUnsupported }
