@@ -123,3 +123,13 @@ func InterceptSystemCalls(before func(name string) error, done func(name string,
 		}))
 	}
 }
+
+// MappingOf returns how the region's file is mapped.
+func MappingOf(region *SharedMemory) Config { return region.mfs.config }
+
+// HookReserve has hook called in place of the reservation of blocks until restore is called.
+func HookReserve(hook func(fd uintptr, size int64) error) (restore func()) {
+	reserve := system.reserve
+	system.reserve = hook
+	return func() { system.reserve = reserve }
+}

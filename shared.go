@@ -97,6 +97,9 @@ func CreateSharedMemory(config *SharedMemoryConfig) (*SharedMemory, error) {
 // createAttempts bounds how often a creator begins anew because others remove what it works on.
 const createAttempts = 100
 
+// maxRegion is more than any processor can address. It keeps an absurd size from filling a disk.
+const maxRegion = 1 << 56
+
 // errOvertaken reports that another process has created or removed the file meanwhile.
 var errOvertaken = errors.New("the file was created and removed again and again")
 
@@ -105,7 +108,7 @@ func (c *SharedMemoryConfig) mapping() (*Config, error) {
 	switch {
 	case c.Path == "":
 		return nil, fmt.Errorf("shared memory needs a path: %w", fs.ErrInvalid)
-	case c.Size <= 0 || int64(int(c.Size)) != c.Size:
+	case c.Size <= 0 || c.Size > maxRegion || int64(int(c.Size)) != c.Size:
 		return nil, fmt.Errorf("shared memory cannot have a size of %d bytes: %w", c.Size, fs.ErrInvalid)
 	case c.Permissions&^fs.ModePerm != 0:
 		return nil, fmt.Errorf("shared memory cannot have the permissions %v: %w", c.Permissions, fs.ErrInvalid)
