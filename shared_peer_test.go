@@ -43,7 +43,7 @@ func skipWithoutRegions(t testing.TB) {
 func startPeer(t testing.TB) *peer {
 	t.Helper()
 	process := exec.Command(os.Args[0], "-test.run=^TestSharedVisibility$")
-	process.Env = append(os.Environ(), peerVariable+"=1")
+	process.Env = append(os.Environ(), peerVariable+"=1", "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	process.Stderr = os.Stderr
 	orders, err := process.StdinPipe()
 	if err != nil {
