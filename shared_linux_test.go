@@ -224,6 +224,27 @@ func testSharedPermissions(t *testing.T, dir string) {
 	}
 }
 
+// Catches a region of something that is no file, and an open that waits for the other end of a pipe.
+func TestSharedOfPipe(t *testing.T) {
+	dir := testDir(t)
+	path := filepath.Join(dir, "pipe")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustFinish(t, "opening a pipe", func() {
+		_, readErr := memmapfs.OpenSharedMemory(path, false)
+		_, writeErr := memmapfs.OpenSharedMemory(path, true)
+		_, createErr := memmapfs.CreateSharedMemory(&memmapfs.SharedMemoryConfig{Path: path, Size: 100})
+		for _, err := range []error{readErr, writeErr, createErr} {
+			checkPathError(t, "shared memory of a pipe", err, path)
+			if !errors.Is(err, memmapfs.ErrNotMapped) {
+				t.Errorf("%v, want ErrNotMapped", err)
+			}
+		}
+	})
+	mustHold(t, dir, "pipe")
+}
+
 // Catches a lock of growth that is the user's lock, or that a killed creator keeps.
 func TestSharedGrowthLock(t *testing.T) {
 	region := createRegion(t, memmapfs.SharedMemoryConfig{Size: 100, SyncMode: memmapfs.SyncNever})
