@@ -133,3 +133,13 @@ func HookReserve(hook func(fd uintptr, size int64) error) (restore func()) {
 	system.reserve = hook
 	return func() { system.reserve = reserve }
 }
+
+// HookLockGrowth has hook called before a creator asks for the lock of growth, until restore is called.
+func HookLockGrowth(hook func()) (restore func()) {
+	lock := system.lockGrowth
+	system.lockGrowth = func(fd uintptr, directory string) (uintptr, error) {
+		hook()
+		return lock(fd, directory)
+	}
+	return func() { system.lockGrowth = lock }
+}

@@ -515,3 +515,33 @@ func TestSharedReserveFails(t *testing.T) {
 		t.Errorf("the existing file: %v %v", info, err)
 	}
 }
+
+// Catches a creator that was there first, fails, and takes away a file that another one uses by then.
+func TestSharedFirstCreatorFails(t *testing.T) {
+	path := filepath.Join(testDir(t), "region")
+	var second *memmapfs.SharedMemory
+	calls := 0
+	restore := memmapfs.HookLockGrowth(func() {
+		if calls++; calls == 1 { // the file is there, and empty
+			second = createRegion(t, memmapfs.SharedMemoryConfig{Path: path, Size: 100})
+		}
+	})
+	defer restore()
+	defer memmapfs.HookReserve(func(_ uintptr, size int64) error {
+		if size > 100 {
+			return syscall.ENOSPC
+		}
+		return errors.ErrUnsupported
+	})()
+	if !mappable() {
+		return // TestSharedWithoutMaps
+	}
+	_, err := memmapfs.CreateSharedMemory(&memmapfs.SharedMemoryConfig{Path: path, Size: 200})
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("%v, want ENOSPC", err)
+	}
+	second.Data()[99] = 7
+	if content := readNative(t, path); len(content) != 100 || content[99] != 7 {
+		t.Errorf("%d bytes are left of the other creator's 100", len(content))
+	}
+}
