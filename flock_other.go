@@ -2,7 +2,10 @@
 
 package memmapfs
 
-import "errors"
+import (
+	"errors"
+	"os"
+)
 
 // Nothing is mapped here, so that there is no region to lock.
 
@@ -19,3 +22,5 @@ func sysLockGrowth(fd uintptr, directory string) (uintptr, error) { return 0, er
 func sysUnlockGrowth(lock uintptr) error { return errors.ErrUnsupported }
 
 func sysReserve(fd uintptr, size int64) error { return errors.ErrUnsupported }
+
+func sysStat(path string) (os.FileInfo, error) { return os.Stat(path) }

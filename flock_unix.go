@@ -2,7 +2,11 @@
 
 package memmapfs
 
-import "golang.org/x/sys/unix"
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
 
 // sysOpenLock returns a descriptor for sysLock and the calls below. It shares the open file
 // description of fd, to which a lock of flock(2) belongs.
@@ -38,3 +42,5 @@ func sysLock(lock uintptr, exclusive, wait bool) (bool, error) {
 func sysUnlock(lock uintptr) error { return unix.Flock(int(lock), unix.LOCK_UN) }
 
 func sysCloseLock(lock uintptr) error { return unix.Close(int(lock)) }
+
+func sysStat(path string) (os.FileInfo, error) { return os.Stat(path) }

@@ -2,6 +2,7 @@ package memmapfs
 
 import (
 	"errors"
+	"os"
 
 	winapi "golang.org/x/sys/windows"
 )
@@ -79,3 +80,14 @@ func sysUnlockGrowth(lock uintptr) error {
 
 // sysReserve is not needed: written bytes have their clusters.
 func sysReserve(fd uintptr, size int64) error { return errors.ErrUnsupported }
+
+// sysStat describes the file at path by a handle of its own. What os.Stat returns finds the
+// file's identity only when it is compared, and not if the file is open in some other way.
+func sysStat(path string) (os.FileInfo, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return file.Stat()
+}

@@ -188,7 +188,7 @@ func abandon(file *os.File, path string, created os.FileInfo) {
 
 // removeSame removes the file at path if it is the one that info describes.
 func removeSame(path string, info os.FileInfo) error {
-	found, err := os.Stat(path)
+	found, err := sysStat(path)
 	if err == nil && !os.SameFile(found, info) {
 		return &fs.PathError{Op: "remove", Path: path, Err: fs.ErrNotExist}
 	}
@@ -241,7 +241,7 @@ func growRegion(file *os.File, info os.FileInfo, config *SharedMemoryConfig, map
 	if err := checkRegular(info); err != nil {
 		return nil, err
 	}
-	if found, err := os.Stat(config.Path); err != nil || !os.SameFile(found, info) {
+	if found, err := sysStat(config.Path); err != nil || !os.SameFile(found, info) {
 		return nil, errOvertaken // by a creator that has failed, or by Remove
 	}
 	if err := reserve(file, info.Size(), config.Size); err != nil {

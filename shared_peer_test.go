@@ -148,6 +148,9 @@ func (s *servant) do(order string, args []string) (answer string, err error) {
 	tried := func(locked bool, lockErr error) {
 		answer, err = strconv.FormatBool(locked), lockErr
 	}
+	if s.region == nil && order != "create" && order != "open" {
+		return "", errors.New("there is no region")
+	}
 	switch order {
 	case "create":
 		s.region, err = memmapfs.CreateSharedMemory(&memmapfs.SharedMemoryConfig{

@@ -158,8 +158,8 @@ func TestSharedPartOfFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		part := createRegion(t, memmapfs.SharedMemoryConfig{Path: region.Path(), Size: size, SyncMode: memmapfs.SyncNever})
-		if got := int64(len(part.Data())); got != size {
-			t.Errorf("%d bytes, want %d", got, size)
+		if data := part.Data(); int64(len(data)) != size || int64(cap(data)) != size {
+			t.Errorf("%d bytes with room for %d, want %d", len(data), cap(data), size)
 		}
 		part.Data()[size-1] = 7
 		if region.Data()[size-1] != 7 {
