@@ -471,7 +471,8 @@ func (sm *SharedMemory) TryRLock() (bool, error) {
 // this handle does not hold the lock the error matches fs.ErrInvalid.
 func (sm *SharedMemory) Unlock() error { return sm.wrap("unlock", sm.lock.giveBack()) }
 
-// Sync makes the stores so far, of all processes, durable. They are visible without it.
+// Sync makes the stores so far, of all processes, durable. They are visible without it. Windows
+// allows it only to a region opened with writable.
 func (sm *SharedMemory) Sync() error { return sm.file.Sync() }
 
 // Close takes the region, and the lock if it has it, away from this handle. The file stays, with

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -239,8 +240,11 @@ func TestSharedReadOnly(t *testing.T) {
 	if got := string(reader.Data()[:7]); got != "content" {
 		t.Errorf("the region holds %q", got)
 	}
-	if err := errors.Join(reader.Lock(), reader.Unlock(), reader.Sync()); err != nil {
-		t.Errorf("Lock, Unlock and Sync of a read-only region: %v", err)
+	if err := errors.Join(reader.Lock(), reader.Unlock()); err != nil {
+		t.Errorf("Lock and Unlock of a read-only region: %v", err)
+	}
+	if err := reader.Sync(); err != nil && runtime.GOOS != "windows" {
+		t.Errorf("Sync of a read-only region: %v", err)
 	}
 }
 
