@@ -1,4 +1,4 @@
-//go:build darwin || dragonfly || freebsd || linux || netbsd || solaris
+//go:build darwin || dragonfly || freebsd || linux || netbsd || solaris || windows
 
 package memmapfs_test
 
@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/absfs/memmapfs"
 )
@@ -80,4 +81,79 @@ func ExampleSharedMemory_ipc() {
 	fmt.Printf("Received: %s\n", reader.Data()[:len(message)])
 	check(reader.Close())
 	// Output: Received: Message from process A
+}
+
+// Each goroutine stands here for a process, with a handle of its own. None of the four million
+// additions is lost.
+func ExampleSharedMemory_Uint64() {
+	directory, err := os.MkdirTemp("", "memmapfs-example")
+	check(err)
+	defer func() { check(os.RemoveAll(directory)) }()
+	config := &memmapfs.SharedMemoryConfig{
+		Path:     filepath.Join(directory, "counter"),
+		Size:     8,
+		SyncMode: memmapfs.SyncNever,
+	}
+
+	var processes sync.WaitGroup
+	for range 4 {
+		processes.Add(1)
+		go func() {
+			defer processes.Done()
+			region, err := memmapfs.CreateSharedMemory(config) // nobody has to be first
+			check(err)
+			counter, err := region.Uint64(0)
+			check(err)
+			for range 1_000_000 {
+				counter.Add(1)
+			}
+			check(region.Close())
+		}()
+	}
+	processes.Wait()
+
+	region, err := memmapfs.OpenSharedMemory(config.Path, false)
+	check(err)
+	counter, err := region.Uint64(0)
+	check(err)
+	fmt.Println(counter.Load())
+	check(region.Remove())
+	// Output: 4000000
+}
+
+// Under the lock a process may change what takes more than one store. If it dies meanwhile the
+// lock is free again, and the next holder finds what was done so far: here the entry counts only
+// once its length is there.
+func ExampleSharedMemory_Lock() {
+	directory, err := os.MkdirTemp("", "memmapfs-example")
+	check(err)
+	defer func() { check(os.RemoveAll(directory)) }()
+	region, err := memmapfs.CreateSharedMemory(&memmapfs.SharedMemoryConfig{
+		Path: filepath.Join(directory, "register"),
+		Size: 4096,
+	})
+	check(err)
+	length, err := region.Uint32(0)
+	check(err)
+	entries := region.Data()[4:]
+
+	add := func(entry string) error {
+		if err := region.Lock(); err != nil {
+			return err
+		}
+		defer region.Unlock()
+		end := copy(entries[length.Load():], entry+"\n")
+		length.Add(uint32(end))
+		return nil
+	}
+	check(add("process 17 is here"))
+	check(add("process 18 is here"))
+
+	check(region.RLock())
+	fmt.Printf("%s", entries[:length.Load()])
+	check(region.Unlock())
+	check(region.Remove())
+	// Output:
+	// process 17 is here
+	// process 18 is here
 }

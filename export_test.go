@@ -35,7 +35,7 @@ func HookAdvise(with func(call func(data []byte, advice int) error) func(data []
 
 // HookLock is hook for mlock.
 func HookLock(with func(call func(data []byte) error) func(data []byte) error) (restore func()) {
-	return hook(&system.lock, with)
+	return hook(&system.lockPages, with)
 }
 
 // HookPunchHole is hook for the call that frees blocks.
@@ -187,3 +187,23 @@ func InterceptSystemCalls(before func(name string) error, done func(name string,
 
 // HintsOf returns the number of hints that the file remembers.
 func HintsOf(f *MappedFile) int { return len(f.windows.hints()) }
+
+// MappingOf returns how the region's file is mapped.
+func MappingOf(region *SharedMemory) Config { return region.mfs.config }
+
+// HookReserve has hook called in place of the reservation of blocks until restore is called.
+func HookReserve(hook func(fd uintptr, size int64) error) (restore func()) {
+	reserve := system.reserve
+	system.reserve = hook
+	return func() { system.reserve = reserve }
+}
+
+// HookLockGrowth has hook called before a creator asks for the lock of growth, until restore is called.
+func HookLockGrowth(hook func()) (restore func()) {
+	lock := system.lockGrowth
+	system.lockGrowth = func(fd uintptr, directory string) (uintptr, error) {
+		hook()
+		return lock(fd, directory)
+	}
+	return func() { system.lockGrowth = lock }
+}

@@ -526,6 +526,9 @@ func (s *failureScenario) share() {
 	}
 	s.in.handedOut(shared.Data())
 	s.store(shared.Data(), "shared")
+	if s.may("Lock of a shared memory", shared.Lock()) {
+		s.may("Unlock of a shared memory", shared.Unlock())
+	}
 	s.may("Sync of a shared memory", shared.Sync())
 	s.may("Close of a shared memory", shared.Close())
 	content, err := os.ReadFile(path)

@@ -60,9 +60,9 @@ func sysTouchModTime(fd uintptr) error {
 // copies. It needs Linux 5.14. What would be a fault is the error EFAULT.
 func sysPopulate(data []byte) error { return unix.Madvise(data, unix.MADV_POPULATE_READ) }
 
-// sysLock keeps the pages of a map in memory and brings in those that are not. mlock(2) would make a
+// sysLockPages keeps the pages of a map in memory and brings in those that are not. mlock(2) would make a
 // copy of each private page, which then no longer shows the file.
-func sysLock(data []byte) error {
+func sysLockPages(data []byte) error {
 	const onFault = 1 // MLOCK_ONFAULT
 	_, _, errno := unix.Syscall(unix.SYS_MLOCK2, uintptr(unsafe.Pointer(unsafe.SliceData(data))), uintptr(len(data)), onFault)
 	if errno == unix.ENOSYS {

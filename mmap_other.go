@@ -50,9 +50,9 @@ func sysIsHeldByMap(err error) bool { return false }
 
 func sysPopulate(data []byte) error { return errors.ErrUnsupported }
 
-func sysLock(data []byte) error { return errors.ErrUnsupported }
+func sysLockPages(data []byte) error { return errors.ErrUnsupported }
 
-func sysUnlock(data []byte) error { return errors.ErrUnsupported }
+func sysUnlockPages(data []byte) error { return errors.ErrUnsupported }
 
 func sysMapUnit(fd uintptr) (int64, error) { return 0, errors.ErrUnsupported }
 

@@ -30,8 +30,8 @@ func sysTouchModTime(fd uintptr) error {
 
 func sysPopulate(data []byte) error { return errors.ErrUnsupported }
 
-// sysLock keeps the pages of a map in memory and brings in those that are not.
-func sysLock(data []byte) error { return unix.Mlock(data) }
+// sysLockPages keeps the pages of a map in memory and brings in those that are not.
+func sysLockPages(data []byte) error { return unix.Mlock(data) }
 
 func sysMapUnit(fd uintptr) (int64, error) { return 0, errors.ErrUnsupported }
 

@@ -94,8 +94,8 @@ func sysSyncMap(data []byte) error { return unix.Msync(data, unix.MS_SYNC) }
 // sysAdvise passes a hint on.
 func sysAdvise(data []byte, advice int) error { return unix.Madvise(data, advice) }
 
-// sysUnlock undoes sysLock.
-func sysUnlock(data []byte) error { return unix.Munlock(data) }
+// sysUnlockPages undoes sysLockPages.
+func sysUnlockPages(data []byte) error { return unix.Munlock(data) }
 
 // sysProtect makes a map read-only.
 func sysProtect(data []byte) error { return unix.Mprotect(data, unix.PROT_READ) }

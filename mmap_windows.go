@@ -200,12 +200,12 @@ func sysIsShortage(err error) bool {
 // sysIsHeldByMap reports whether err says that a map keeps the file from being changed.
 func sysIsHeldByMap(err error) bool { return errors.Is(err, win.ERROR_USER_MAPPED_FILE) }
 
-// sysLock keeps pages in memory, as far as the process's minimum working set has room for them.
-func sysLock(data []byte) error {
+// sysLockPages keeps pages in memory, as far as the process's minimum working set has room for them.
+func sysLockPages(data []byte) error {
 	return win.VirtualLock(uintptr(unsafe.Pointer(unsafe.SliceData(data))), uintptr(len(data)))
 }
 
-func sysUnlock(data []byte) error {
+func sysUnlockPages(data []byte) error {
 	err := win.VirtualUnlock(uintptr(unsafe.Pointer(unsafe.SliceData(data))), uintptr(len(data)))
 	if err == win.ERROR_NOT_LOCKED {
 		return nil

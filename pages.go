@@ -283,7 +283,7 @@ func (f *MappedFile) lockMemory(s byteRange) error {
 			err = ErrNotMapped
 			break
 		}
-		if err = system.lock(m.part(s)); err != nil {
+		if err = system.lockPages(m.part(s)); err != nil {
 			err = notLocked(err)
 			break
 		}
@@ -309,7 +309,7 @@ func (f *MappedFile) lockMemory(s byteRange) error {
 func (m *mapping) unlock(ranges []byteRange) (err error) {
 	for _, s := range ranges {
 		if part := m.part(s); part != nil {
-			err = join(err, system.unlock(part))
+			err = join(err, system.unlockPages(part))
 		}
 	}
 	return err
@@ -343,7 +343,7 @@ func (w *windows) holdsLock(m *mapping) bool {
 // caller holds f.windows.mu.
 func (f *MappedFile) lockPages(m *mapping) error {
 	if f.mfs.config.LockPages {
-		if err := system.lock(m.part(byteRange{m.offset, m.offset + m.limit.Load()})); err != nil {
+		if err := system.lockPages(m.part(byteRange{m.offset, m.offset + m.limit.Load()})); err != nil {
 			return notLocked(err)
 		}
 		return nil
@@ -351,7 +351,7 @@ func (f *MappedFile) lockPages(m *mapping) error {
 	for _, s := range f.windows.locked() {
 		s.to = min(s.to, m.offset+m.limit.Load())
 		if part := m.part(s); part != nil {
-			system.lock(part)
+			system.lockPages(part)
 		}
 	}
 	return nil

@@ -9,8 +9,8 @@ const (
 	mapSync                // faults wait until the filesystem could find the page after a power cut
 )
 
-// system is the one way from the package to the system calls of the mmap_*.go files,
-// so that a test can record a call or let it fail.
+// system is the one way from the package to the system calls of the mmap_*.go and flock_*.go
+// files, so that a test can record a call or let it fail.
 var system = struct {
 	mapFile      func(fd uintptr, offset int64, length, flags int) ([]byte, error)
 	revoke       func(data []byte) (held bool, err error)
@@ -22,13 +22,18 @@ var system = struct {
 	residentMap  func(data []byte, vec []byte) error
 	touchModTime func(fd uintptr) error
 	populate     func(data []byte) error
-	lock         func(data []byte) error
-	unlock       func(data []byte) error
+	lockPages    func(data []byte) error
+	unlockPages  func(data []byte) error
 	mapUnit      func(fd uintptr) (int64, error)
 	readAhead    func(fd uintptr, offset, length int64) error
 	mayWrite     func(fd uintptr) error
 	punchHole    func(fd uintptr, offset, length int64) error
 	noCache      func(fd uintptr) error
+	openLock     func(fd uintptr, path string) (uintptr, error)
+	lock         func(lock uintptr, exclusive, wait bool) (bool, error)
+	unlock       func(lock uintptr) error
+	lockGrowth   func(fd uintptr, directory string) (uintptr, error)
+	reserve      func(fd uintptr, size int64) error
 }{
 	mapFile:      sysMap,
 	revoke:       sysRevoke,
@@ -40,11 +45,16 @@ var system = struct {
 	residentMap:  sysResidentMap,
 	touchModTime: sysTouchModTime,
 	populate:     sysPopulate,
-	lock:         sysLock,
-	unlock:       sysUnlock,
+	lockPages:    sysLockPages,
+	unlockPages:  sysUnlockPages,
 	mapUnit:      sysMapUnit,
 	readAhead:    sysReadAhead,
 	mayWrite:     sysMayWrite,
 	punchHole:    sysPunchHole,
 	noCache:      sysNoCache,
+	openLock:     sysOpenLock,
+	lock:         sysLock,
+	unlock:       sysUnlock,
+	lockGrowth:   sysLockGrowth,
+	reserve:      sysReserve,
 }
