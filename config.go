@@ -133,7 +133,8 @@ type Config struct {
 	PopulatePages bool
 
 	// UseHugePages asks for large pages where the system can back a file with them;
-	// it is a hint and never an error. Default: false. It has an effect on Linux.
+	// it is a hint and never an error. Default: false. It has an effect on Linux;
+	// Windows has no large pages for maps of files.
 	UseHugePages bool
 }
 
