@@ -157,7 +157,7 @@ func (sm *SharedMemory) Close() error {
 }
 
 // Remove closes the region if it is open and deletes the file. Other processes that have the
-// region go on undisturbed.
+// region go on undisturbed; on Windows they keep the file from being deleted.
 func (sm *SharedMemory) Remove() error {
 	if err := sm.Close(); err != nil && !errors.Is(err, fs.ErrClosed) {
 		return err
