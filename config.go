@@ -165,7 +165,8 @@ type Config struct {
 
 	// UseHugePages asks for large pages where the system can back a file with them: maps of 2 MiB
 	// and more are aligned to 2 MiB, and advised (MADV_HUGEPAGE) before their pages are read in. It is
-	// a hint and never an error. Default: false. It has an effect on Linux.
+	// a hint and never an error. Default: false. It has an effect on Linux; Windows has
+	// no large pages for maps of files.
 	//
 	// Seen to help: a file of a tmpfs mounted with huge=advise gets large pages, when its bytes are first
 	// stored through the map, and a file on ext4 that was not in the page cache gets them for all of

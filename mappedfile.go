@@ -729,7 +729,8 @@ func (f *MappedFile) stat() (os.FileInfo, error) {
 
 // Truncate changes the size of the file and leaves the position alone. The map is taken away,
 // and made again when it is next needed: slices from Data fault afterwards. In ModeCopyOnWrite
-// it is refused.
+// it is refused. On Windows it fails while a View of the file is running, or others have the file
+// mapped: see MemMapFS.Truncate.
 func (f *MappedFile) Truncate(size int64) error {
 	return f.wrap("truncate", f.truncate(size))
 }
@@ -806,8 +807,9 @@ func (f *MappedFile) ReadDir(n int) ([]fs.DirEntry, error) {
 // the file cannot be mapped, is empty, or has nothing at the position, and after Close.
 //
 // The slice is capped at the file's size and stays valid until Truncate,
-// RemapAfterTruncation or Close; after that every access to it faults. A window stays pinned
-// until then. The bytes may be stored to as in View. An access to the slice is the caller's
+// RemapAfterTruncation or Close, on Windows also until one of the changes that MemMapFS.Truncate
+// names; after that every access to it faults (on Windows unless something else has got its addresses
+// in the moment between taking the map away and reserving them). A window stays pinned until then. The bytes may be stored to as in View. An access to the slice is the caller's
 // own: if the file is truncated or its disk fails, the program dies. View is the safe form.
 func (f *MappedFile) Data() []byte {
 	pos, err := f.seek(0, io.SeekCurrent)

@@ -71,7 +71,7 @@ func (m *mapping) address() uintptr { return uintptr(unsafe.Pointer(unsafe.Slice
 //
 // View may be called from many goroutines and from inside fn. Close and Truncate do not
 // wait for it: after Close the bytes of a running View stay valid until it ends; after
-// Truncate those past the new end fault.
+// Truncate those past the new end fault. On Windows Truncate fails while a View is running.
 func (f *MappedFile) View(off, n int64, fn func(b []byte) error) error {
 	fnErr, err := f.view(off, n, fn)
 	f.deliverFaults()

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"unsafe"
 
@@ -16,8 +15,6 @@ import (
 
 // onWine tells whether Windows is emulated by wine.
 var onWine = windows.NewLazySystemDLL("ntdll.dll").NewProc("wine_get_version").Find() == nil
-
-var resizing sync.Mutex
 
 // resizeOnHost has the host that runs wine change the size of a file, of which Windows is not asked.
 func resizeOnHost(native string, size int64) error {
@@ -30,16 +27,24 @@ func resizeOnHost(native string, size int64) error {
 	}
 	defer os.Remove(mark.Name())
 	mark.Close()
-	resizing.Lock() // one at a time: the emulation of starting a host's program is not safe
-	defer resizing.Unlock()
 	const shell = `Z:\bin\sh`
-	process, err := os.StartProcess(shell, []string{shell, "-c", `truncate -s "$1" "$2" && rm "$3"`, "sh",
-		fmt.Sprint(size), onHost(native), onHost(mark.Name())},
-		&os.ProcAttr{Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
+	program, err := windows.UTF16PtrFromString(shell)
 	if err != nil {
 		return err
 	}
-	process.Release() // wine cannot wait for programs of the host
+	command, err := windows.UTF16PtrFromString(windows.ComposeCommandLine([]string{shell, "-c",
+		`truncate -s "$1" "$2" && rm "$3"`, "sh", fmt.Sprint(size), onHost(native), onHost(mark.Name())}))
+	if err != nil {
+		return err
+	}
+	// Of a program of the host wine gives no handles, but leaves in process what was there: they may
+	// be neither waited for nor closed, as package os would.
+	var process windows.ProcessInformation
+	startup := windows.StartupInfo{Cb: uint32(unsafe.Sizeof(windows.StartupInfo{}))}
+	err = windows.CreateProcess(program, command, nil, nil, false, 0, nil, nil, &startup, &process)
+	if err != nil {
+		return err
+	}
 	resized := func() bool {
 		_, err := os.Stat(mark.Name())
 		return errors.Is(err, os.ErrNotExist)

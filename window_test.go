@@ -269,6 +269,7 @@ func heapInUse() uint64 {
 
 // A window from Data that is dropped for another one faults in the caller's hands.
 func TestDataPinsItsWindow(t *testing.T) {
+	skipUnlessMappable(t)
 	dir := testDir(t)
 	const window = 64 << 10
 	config := &memmapfs.Config{WindowSize: window, SyncMode: memmapfs.SyncNever, MaxWindows: 2}
@@ -359,6 +360,7 @@ func TestConcurrentWindowReaders(t *testing.T) {
 // A file that does not fit the address space has to be mapped by windows without being told so, and
 // offsets past 4 GiB must not be cut off on the way to a 32-bit system call.
 func TestFilesLargerThanTheAddressSpace(t *testing.T) {
+	skipUnlessMappable(t)
 	for _, size := range []int64{3 << 30, 5 << 30} {
 		for _, m := range modes {
 			if m.plain() || m.config.SyncMode != memmapfs.SyncNever {
