@@ -71,7 +71,7 @@ func TestAnswers(t *testing.T) {
 	defer archive.Close()
 	handler := http.FileServer(http.FS(archive))
 	get := func(name, header string) *httptest.ResponseRecorder {
-		request := httptest.NewRequest("GET", "/"+name, nil)
+		request := httptest.NewRequest(http.MethodGet, "/"+name, nil)
 		if header != "" {
 			request.Header.Set("Range", header)
 		}
@@ -126,7 +126,7 @@ func TestStoredRangeIsRead(t *testing.T) {
 	defer archive.Close()
 	counted := &countingReader{ReaderAt: archive.contents}
 	archive.contents = counted
-	request := httptest.NewRequest("GET", "/stored.bin", nil)
+	request := httptest.NewRequest(http.MethodGet, "/stored.bin", nil)
 	request.Header.Set("Range", "bytes=3000000-3000099")
 	answer := httptest.NewRecorder()
 	http.FileServer(http.FS(archive)).ServeHTTP(answer, request)
