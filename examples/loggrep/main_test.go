@@ -81,7 +81,7 @@ func expected(entries []entry, pattern string, from, to time.Time) string {
 
 // Ranges of time give the lines that a pass over all entries gives.
 func TestRanges(t *testing.T) {
-	path, entries := makeLog(t, 30_000)
+	path, entries := makeLog(t, 8_000)
 	last := entries[len(entries)-1].time
 	random := rand.New(rand.NewPCG(3, 4))
 	for round := range 60 {
