@@ -35,6 +35,15 @@ func findDescriptor(file absfs.File, info os.FileInfo, write bool) (*descriptor,
 	return nil, errors.ErrUnsupported
 }
 
+// offersDescriptor reports whether findDescriptor can find anything.
+func offersDescriptor(file absfs.File) bool {
+	switch file.(type) {
+	case *osfs.File, syscall.Conn, interface{ Fd() uintptr }:
+		return true
+	}
+	return false
+}
+
 // reopen opens the file at name again if it is the one that info describes. It does not
 // wait and creates nothing, in case something else is at name by now.
 func reopen(name string, info os.FileInfo, write bool) (*descriptor, error) {

@@ -812,6 +812,9 @@ func (f *MappedFile) ReadDir(n int) ([]fs.DirEntry, error) {
 // in the moment between taking the map away and reserving them). A window stays pinned until then. The bytes may be stored to as in View. An access to the slice is the caller's
 // own: if the file is truncated or its disk fails, the program dies. View is the safe form.
 func (f *MappedFile) Data() []byte {
+	if f.unmappable.Load() {
+		return nil
+	}
 	pos, err := f.seek(0, io.SeekCurrent)
 	if err != nil {
 		return nil

@@ -117,6 +117,9 @@ func (mfs *MemMapFS) openBase(name string, flag int, open func() (absfs.File, er
 // newFile makes a MappedFile of file, which was opened with flag.
 func (mfs *MemMapFS) newFile(file absfs.File, flag int) (*MappedFile, error) {
 	f := &MappedFile{file: file, mfs: mfs, flag: flag}
+	if !offersDescriptor(file) {
+		f.unmappable.Store(true)
+	}
 	f.windows.size = wholeFile
 	f.windows.budget = mfs.config.MaxWindows
 	if !mfs.config.MapFullFile {

@@ -95,7 +95,7 @@ func measure(ctx context.Context, r row, w *workspace, p pace, report func(forma
 	operations := make([]int, len(contestants))
 	for i, c := range contestants {
 		report("trying %s", c.name)
-		longest := time.Duration(0)
+		var longest time.Duration
 		if operations[i], longest, err = operationsFor(ctx, r, c, p.length); err != nil {
 			return result{}, err
 		}
