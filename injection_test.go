@@ -195,16 +195,19 @@ func testSystemCallsFail(t *testing.T, config *memmapfs.Config) {
 		}
 	}
 
-	// Addresses that cannot be given back are lost, and nothing else is.
-	in.mu.Lock()
-	in.unmaps, in.err = true, syscall.ENOMEM
-	in.mu.Unlock()
-	s := &failureScenario{t: t, in: in, dir: dir, config: config, run: runs, what: "no unmapping"}
-	s.play()
-	for range 3 {
-		runtime.GC()
+	// Addresses that cannot be given back are lost, and nothing else is. On Windows the file could not
+	// be removed either.
+	if !mapsHoldFiles {
+		in.mu.Lock()
+		in.unmaps, in.err = true, syscall.ENOMEM
+		in.mu.Unlock()
+		s := &failureScenario{t: t, in: in, dir: dir, config: config, run: runs, what: "no unmapping"}
+		s.play()
+		for range 3 {
+			runtime.GC()
+		}
+		failures += len(in.disarm())
 	}
-	failures += len(in.disarm())
 	var kinds []string
 	for name, count := range names {
 		kinds = append(kinds, fmt.Sprintf("%d %s", count, name))

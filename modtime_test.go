@@ -207,11 +207,14 @@ func TestModTimeStays(t *testing.T) {
 					setModTime(t, name, longAgo)
 					file := mustOpenMapped(t, fileSystem, name, flags)
 					forceMap(file)
-					if err := way(file); err != nil {
+					// Windows flushes by handles opened for writing alone.
+					refused := func(err error) bool {
+						return runtime.GOOS == "windows" && flags == os.O_RDONLY && errors.Is(err, os.ErrPermission)
+					}
+					if err := way(file); err != nil && !refused(err) {
 						t.Fatalf("%s: %v", how, err)
 					}
-					// Windows flushes by handles opened for writing alone.
-					if err := end(file); err != nil && !(runtime.GOOS == "windows" && flags == os.O_RDONLY && errors.Is(err, os.ErrPermission)) {
+					if err := end(file); err != nil && !refused(err) {
 						t.Fatalf("%s: %v", when, err)
 					}
 					check(t, how+" with "+opened, when, name)
