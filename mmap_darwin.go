@@ -11,34 +11,27 @@ import (
 // the block size of APFS, and of HFS+ unless it was made with another.
 const sysHoleUnit = 4096
 
-// sysReadAhead starts reading a range into the cache (F_RDADVISE).
+// sysReadAhead starts reading a range into the cache (F_RDADVISE). x/sys has one fcntl(2) with a pointer,
+// for another command; the system takes the pointer for what this command wants.
 func sysReadAhead(fd uintptr, offset, length int64) error {
 	for end := offset + length; offset < end; {
 		area := struct {
 			offset int64
 			count  int32
-			_      int32
+			_      [20]byte // so that it is as long as a Fstore_t
 		}{offset: offset, count: int32(min(end-offset, math.MaxInt32))}
-		_, _, errno := unix.Syscall(unix.SYS_FCNTL, fd, unix.F_RDADVISE, uintptr(unsafe.Pointer(&area)))
-		if errno != 0 {
-			return errno
+		if err := unix.FcntlFstore(fd, unix.F_RDADVISE, (*unix.Fstore_t)(unsafe.Pointer(&area))); err != nil {
+			return err
 		}
 		offset += int64(area.count)
 	}
 	return nil
 }
 
-// sysPunchHole frees the blocks of a range, which then reads as zeros.
+// sysPunchHole frees the blocks of a range, which then reads as zeros. An fpunchhole_t is a Fstore_t
+// without its end.
 func sysPunchHole(fd uintptr, offset, length int64) error {
-	hole := struct {
-		flags, reserved uint32
-		offset, length  int64
-	}{offset: offset, length: length}
-	_, _, errno := unix.Syscall(unix.SYS_FCNTL, fd, unix.F_PUNCHHOLE, uintptr(unsafe.Pointer(&hole)))
-	if errno != 0 {
-		return errno
-	}
-	return nil
+	return unix.FcntlFstore(fd, unix.F_PUNCHHOLE, &unix.Fstore_t{Offset: offset, Length: length})
 }
 
 // sysNoCache keeps what is read and written through fd out of the cache.

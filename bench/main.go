@@ -39,6 +39,7 @@ func run(arguments []string, stdout, stderr io.Writer) int {
 	rounds := flags.Int("rounds", 0, "measure each row this `number` of times and take the median (default 7, or 3 with -quick)")
 	dir := flags.String("dir", os.TempDir(), "make the files in a new directory inside this `directory`, and remove it at the end")
 	markdown := flags.String("markdown", "", "write the tables as Markdown to this `file`, too")
+	readme := flags.String("readme", "", "put the table into this `file`, between the two lines that are there for it")
 	svg := flags.String("svg", "", "draw charts into this `directory`")
 	if err := flags.Parse(arguments); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -72,7 +73,7 @@ func run(arguments []string, stdout, stderr io.Writer) int {
 	}
 	err = b.run(interrupted, *dir)
 	if err == nil || len(b.results) > 0 {
-		err = errors.Join(err, b.write(*markdown, *svg))
+		err = errors.Join(err, b.write(*markdown, *readme, *svg))
 	}
 	switch {
 	case interrupted.Err() != nil:
@@ -177,7 +178,7 @@ func quoted(arguments []string) string {
 func roughly(bytes int64) string { return fmt.Sprintf("%.1f GiB", float64(bytes)/(1<<30)) }
 
 // write makes the files that were asked for.
-func (b *bench) write(markdown, svg string) error {
+func (b *bench) write(markdown, readme, svg string) error {
 	var charts []string
 	if svg != "" {
 		if err := os.MkdirAll(svg, 0o755); err != nil {
@@ -185,6 +186,19 @@ func (b *bench) write(markdown, svg string) error {
 		}
 		var err error
 		if charts, err = drawCharts(b.results, svg); err != nil {
+			return err
+		}
+	}
+	if readme != "" {
+		document, err := os.ReadFile(readme)
+		if err != nil {
+			return err
+		}
+		text, err := replaceReadme(string(document), b.readme())
+		if err != nil {
+			return fmt.Errorf("%s: %w", readme, err)
+		}
+		if err := os.WriteFile(readme, []byte(text), 0o644); err != nil {
 			return err
 		}
 	}

@@ -36,15 +36,25 @@ func TestEveryRow(t *testing.T) {
 	t.Log(stdout.String())
 
 	path := filepath.Join(out, "new", "report.md")
-	if err := b.write(path, filepath.Join(out, "charts")); err != nil {
+	readme := filepath.Join(out, "README.md")
+	if err := os.WriteFile(readme, []byte("before\n"+readmeBegin+"stale\n"+readmeEnd+"after\n"), 0o644); err != nil {
 		t.Fatal(err)
+	}
+	if err := b.write(path, readme, filepath.Join(out, "charts")); err != nil {
+		t.Fatal(err)
+	}
+	inReadme, err := os.ReadFile(readme)
+	if err != nil || bytes.Contains(inReadme, []byte("stale")) ||
+		!bytes.HasPrefix(inReadme, []byte("before\n"+readmeBegin)) || !bytes.HasSuffix(inReadme, []byte(readmeEnd+"after\n")) {
+		t.Errorf("%v, %s", err, inReadme)
 	}
 	markdown, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, r := range rows(tinySizes) {
-		if !strings.Contains(stdout.String(), r.name) || !strings.Contains(string(markdown), r.name) {
+		if !strings.Contains(stdout.String(), r.name) || !strings.Contains(string(markdown), r.name) ||
+			r.curve == "" && !bytes.Contains(inReadme, []byte(r.name)) {
 			t.Errorf("no row %q", r.name)
 		}
 	}

@@ -108,7 +108,7 @@ func summary(results []result) string {
 		if missed {
 			below = append(below, r.row.name)
 		}
-		if ratio, ok := r.ratio[plain]; ok && ratio < 1.1 && r.row.curve == "" {
+		if helpsLittle(r) {
 			noHelp = append(noHelp, r.row.name)
 		}
 	}
@@ -143,10 +143,10 @@ func (b *bench) markdown(dir string, charts []string) string {
 			curves = append(curves, r)
 		}
 	}
-	fmt.Fprint(&text, markdownTable("workload", table))
+	fmt.Fprint(&text, markdownTable("workload", table, others...))
 	fmt.Fprint(&text, "\n", summary(table))
 	if len(curves) > 0 {
-		fmt.Fprint(&text, "Random reads of 64 bytes, by how much of the file they touch:\n\n", markdownTable("working set", curves), "\n")
+		fmt.Fprint(&text, "Random reads of 64 bytes, by how much of the file they touch:\n\n", markdownTable("working set", curves, others...), "\n")
 	}
 	for _, chart := range charts {
 		if relative, err := filepath.Rel(dir, chart); err == nil {
@@ -158,9 +158,55 @@ func (b *bench) markdown(dir string, charts []string) string {
 	return strings.TrimRight(text.String(), "\n") + "\n"
 }
 
-func markdownTable(first string, results []result) string {
-	// A column in which no row has a number is left out.
-	columns := slices.DeleteFunc(slices.Clone(others), func(name string) bool {
+// Between these lines of a file stands what readme returns.
+const (
+	readmeBegin = "<!-- written by bench -readme: begin -->\n"
+	readmeEnd   = "<!-- written by bench -readme: end -->\n"
+)
+
+// readme is the part of the report that a README has room for: the table, with the two libraries that
+// matter most.
+func (b *bench) readme() string {
+	var text strings.Builder
+	for _, line := range b.surroundings {
+		name, value, _ := strings.Cut(line, ": ")
+		if name == "Command" {
+			value = "`" + value + "`, in `bench/`"
+		}
+		fmt.Fprintf(&text, "%s: %s.  \n", name, value)
+	}
+	table := slices.DeleteFunc(slices.Clone(b.results), func(r result) bool { return r.row.curve != "" })
+	fmt.Fprint(&text, "\n", markdownTable("Workload: time of another / time of memmapfs", table, plain, expMmap, bareMap))
+	var noHelp []string
+	for _, r := range table {
+		if helpsLittle(r) {
+			noHelp = append(noHelp, r.row.name)
+		}
+	}
+	fmt.Fprintf(&text, "\nBold is below the project's goal for the row. Where a map helps by less than a tenth, or not at all: %s.\n",
+		strings.Join(noHelp, "; "))
+	return text.String()
+}
+
+// replaceReadme puts section between the lines of document that readme is for.
+func replaceReadme(document, section string) (string, error) {
+	before, rest, found := strings.Cut(document, readmeBegin)
+	_, after, ended := strings.Cut(rest, readmeEnd)
+	if !found || !ended {
+		return "", fmt.Errorf("there is no place for the table: the lines %q and %q", readmeBegin, readmeEnd)
+	}
+	return before + readmeBegin + section + readmeEnd + after, nil
+}
+
+// helpsLittle reports whether memmapfs is at most a tenth faster than the plain file.
+func helpsLittle(r result) bool {
+	ratio, ok := r.ratio[plain]
+	return ok && ratio < 1.1 && r.row.curve == ""
+}
+
+// markdownTable leaves out a column in which no row has a number.
+func markdownTable(first string, results []result, names ...string) string {
+	columns := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
 		return !slices.ContainsFunc(results, func(r result) bool { _, ok := r.ratio[name]; return ok })
 	})
 	var text strings.Builder
