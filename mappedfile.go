@@ -281,7 +281,11 @@ func (f *MappedFile) readAt(p []byte, off int64) (int, error) {
 
 // readLong is readAt for reads that one map may serve no faster than the file.
 func (f *MappedFile) readLong(m *mapping, p []byte, off int64) (head int, err error) {
-	start, viaMap := time.Now(), m.longReads.choosesMap()
+	viaMap, timed := m.longReads.choose()
+	var start time.Time
+	if timed {
+		start = time.Now()
+	}
 	if viaMap {
 		head = f.readWindows(p, off)
 	}
@@ -289,7 +293,7 @@ func (f *MappedFile) readLong(m *mapping, p []byte, off int64) (head int, err er
 		n, err = f.readFile(p[head:], off+int64(head))
 		viaMap, head = false, head+n
 	}
-	if err == nil {
+	if timed && err == nil {
 		m.longReads.note(viaMap, len(p), time.Since(start))
 	}
 	return head, err

@@ -108,7 +108,7 @@ func (d *demand) postpone(calls, size int64) {
 
 // longReads chooses for reads of timedRead bytes and more. There a map saves no system calls worth
 // mentioning, and which way is faster depends on the processor (its misses of page translations) and
-// on how large the pages in the cache are. So both are timed, and the slower one is tried now and then.
+// on how large the pages in the cache are. So now and then both are timed.
 type longReads struct {
 	calls   atomic.Uint32
 	viaMap  atomic.Int64 // nanoseconds per MiB, moving averages; 0 is not known
@@ -116,20 +116,28 @@ type longReads struct {
 }
 
 const (
-	timedRead      = 256 << 10 // bytes
-	triesOfSlower  = 16        // one in so many reads
+	timedRead      = 128 << 10 // bytes
+	callsPerTiming = 16        // in so many, one each way is timed
 	weightOfNewest = 4         // one part in so many of a moving average
 )
 
-func (l *longReads) choosesMap() bool {
-	viaMap, viaFile := l.viaMap.Load(), l.viaFile.Load()
+// choose says whether to read through the map, and whether to time it and note that.
+func (l *longReads) choose() (viaMap, timed bool) {
+	mapTime, fileTime := l.viaMap.Load(), l.viaFile.Load()
 	switch {
-	case viaMap == 0:
-		return true
-	case viaFile == 0:
-		return false
+	case mapTime == 0:
+		return true, true
+	case fileTime == 0:
+		return false, true
 	}
-	return (viaMap <= viaFile) == (l.calls.Add(1)%triesOfSlower != 0)
+	faster := mapTime <= fileTime
+	switch l.calls.Add(1) % callsPerTiming {
+	case 0:
+		return !faster, true
+	case callsPerTiming / 2:
+		return faster, true
+	}
+	return faster, false
 }
 
 // note takes note that reading n bytes through the map, or else through the file, took so long.

@@ -54,7 +54,7 @@ func TestLongReads(t *testing.T) {
 	throughFile = 0
 	random := rand.New(rand.NewPCG(1, 2))
 	for ; calls < 200; calls++ {
-		p := make([]byte, 256<<10+random.IntN(2<<20))
+		p := make([]byte, 128<<10+random.IntN(2<<20))
 		off := random.IntN(len(data) + 10)
 		want := data[min(off, len(data)):]
 		want = want[:min(len(want), len(p))]
