@@ -1,12 +1,15 @@
 package memmapfs_test
 
 import (
+	"bufio"
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/absfs/memmapfs"
 	"github.com/absfs/osfs"
@@ -58,6 +61,114 @@ func Example() {
 
 	fmt.Printf("Read %d bytes: %s\n", len(contents), contents)
 	// Output: Read 32 bytes: Hello, memory-mapped filesystem!
+}
+
+// A private copy of a file is edited in memory, and the file stays as it is. Only the pages that are
+// written to take memory.
+func ExampleConfig_copyOnWrite() {
+	path, remove := temporaryFile([]byte("name = old\n"))
+	defer remove()
+
+	base, err := osfs.NewFS()
+	check(err)
+	filesystem := memmapfs.New(base, &memmapfs.Config{
+		Mode:        memmapfs.ModeCopyOnWrite,
+		SyncMode:    memmapfs.SyncNever,
+		MapFullFile: true,
+	})
+	file, err := filesystem.Open(path) // read-only is enough: nothing reaches the file
+	check(err)
+	_, err = file.WriteAt([]byte("new"), 7)
+	check(err)
+	edited, err := io.ReadAll(file)
+	check(err)
+	_, err = file.WriteAt([]byte("longer"), 7)
+	check(file.Close())
+
+	kept, readError := os.ReadFile(osfs.ToNative(path))
+	check(readError)
+	fmt.Printf("In the handle: %s", edited)
+	fmt.Printf("In the file:   %s", kept)
+	fmt.Println("Growth is refused:", errors.Is(err, errors.ErrUnsupported))
+	// Output:
+	// In the handle: name = new
+	// In the file:   name = old
+	// Growth is refused: true
+}
+
+// With SyncPeriodic a power cut loses no more than what was written in the last interval and during the
+// flush. A flush that fails is heard of at once, and again from the next Sync or Close.
+func ExampleConfig_durability() {
+	path, remove := temporaryFile(nil)
+	defer remove()
+
+	base, err := osfs.NewFS()
+	check(err)
+	filesystem := memmapfs.New(base, &memmapfs.Config{
+		Mode:         memmapfs.ModeReadWrite,
+		SyncMode:     memmapfs.SyncPeriodic,
+		SyncInterval: time.Second,
+		MapFullFile:  true,
+		OnSyncError: func(name string, err error) {
+			fmt.Println("not on disk:", name, err)
+		},
+	})
+	file, err := filesystem.OpenFile(path, os.O_RDWR, 0)
+	check(err)
+	for i := range 3 {
+		_, err = fmt.Fprintln(file, "entry", i)
+		check(err)
+	}
+	check(file.Close()) // all of it is on disk
+
+	contents, err := os.ReadFile(osfs.ToNative(path))
+	check(err)
+	fmt.Printf("%s", contents)
+	// Output:
+	// entry 0
+	// entry 1
+	// entry 2
+}
+
+// However large a file is, no more than MaxWindows windows of it are mapped at a time.
+func ExampleConfig_hugeFile() {
+	const fileSize, windowSize, maxWindows = 32 << 20, 1 << 20, 4 // bytes; 32 MiB stand for a terabyte
+	contents := make([]byte, fileSize)
+	for offset := 0; offset < fileSize; offset += windowSize {
+		binary.LittleEndian.PutUint64(contents[offset:], uint64(offset))
+	}
+	path, remove := temporaryFile(contents)
+	defer remove()
+
+	base, err := osfs.NewFS()
+	check(err)
+	filesystem := memmapfs.New(base, &memmapfs.Config{
+		Mode:       memmapfs.ModeReadOnly,
+		SyncMode:   memmapfs.SyncNever,
+		WindowSize: windowSize,
+		MaxWindows: maxWindows,
+	})
+	file, err := filesystem.Open(path)
+	check(err)
+
+	right, mostMapped := 0, int64(0)
+	number := make([]byte, 8)
+	for i := range int64(1000) {
+		offset := i * 7 % (fileSize / windowSize) * windowSize
+		_, err = file.ReadAt(number, offset)
+		check(err)
+		if binary.LittleEndian.Uint64(number) == uint64(offset) {
+			right++
+		}
+		mostMapped = max(mostMapped, filesystem.Stats().BytesMapped)
+	}
+	check(file.Close())
+
+	fmt.Println("Right numbers:", right)
+	fmt.Println("Within the budget:", mostMapped <= maxWindows*windowSize)
+	// Output:
+	// Right numbers: 1000
+	// Within the budget: true
 }
 
 // Small windows keep the mapped part of a file small, however large the file is.
@@ -139,6 +250,112 @@ func ExampleMappedFile_accessPatterns() {
 
 	fmt.Println("Applied access pattern hints")
 	// Output: Applied access pattern hints
+}
+
+// One part of a file can be used in another way than the rest: here an index in front of records.
+func ExampleMappedFile_AdviseRange() {
+	const indexSize = 64 << 10 // bytes
+	path, remove := temporaryFile(bytes.Repeat([]byte("record. "), 1<<17))
+	defer remove()
+
+	base, err := osfs.NewFS()
+	check(err)
+	filesystem := memmapfs.New(base, memmapfs.DefaultConfig())
+	file, err := filesystem.Open(path)
+	check(err)
+	mapped := file.(*memmapfs.MappedFile)
+	information, err := mapped.Stat()
+	check(err)
+
+	// The index is needed at once, and often. A record is needed alone.
+	check(mapped.Prefetch(0, indexSize))
+	checkHint(mapped.AdviseRange(indexSize, information.Size()-indexSize, memmapfs.AdviceRandom))
+
+	record := make([]byte, 8)
+	_, err = mapped.ReadAt(record, 100*indexSize/8)
+	check(err)
+	check(file.Close())
+
+	fmt.Printf("Read %q\n", record)
+	// Output: Read "record. "
+}
+
+// A file of records of one size, read and updated in place at random, as a database does. The updates
+// are on disk when Sync returns.
+func ExampleMappedFile_Sync() {
+	const records, recordSize = 1000, 64 // bytes
+	path, remove := temporaryFile(make([]byte, records*recordSize))
+	defer remove()
+
+	base, err := osfs.NewFS()
+	check(err)
+	filesystem := memmapfs.New(base, &memmapfs.Config{
+		Mode:        memmapfs.ModeReadWrite,
+		SyncMode:    memmapfs.SyncNever, // Sync says when
+		MapFullFile: true,
+	})
+	accounts, err := filesystem.OpenFile(path, os.O_RDWR, 0)
+	check(err)
+	add := func(record int64, amount uint64) {
+		balance := make([]byte, 8)
+		_, err := accounts.ReadAt(balance, record*recordSize)
+		check(err)
+		binary.LittleEndian.PutUint64(balance, binary.LittleEndian.Uint64(balance)+amount)
+		_, err = accounts.WriteAt(balance, record*recordSize)
+		check(err)
+	}
+	for i := range int64(5000) {
+		add(i*7919%records, 1)
+	}
+	check(accounts.Sync())
+
+	// One record can be made durable without the others.
+	add(42, 100)
+	check(accounts.(*memmapfs.MappedFile).SyncRange(42*recordSize, recordSize))
+	check(accounts.Close())
+
+	contents, err := os.ReadFile(osfs.ToNative(path))
+	check(err)
+	for _, record := range []int{0, 42, 999} {
+		fmt.Println("Record", record, "has", binary.LittleEndian.Uint64(contents[record*recordSize:]))
+	}
+	// Output:
+	// Record 0 has 5
+	// Record 42 has 105
+	// Record 999 has 5
+}
+
+// A log is read as any other file is: nothing in the loop knows of maps.
+func ExampleMappedFile_logScanning() {
+	var log bytes.Buffer
+	for i := range 10_000 {
+		level := "INFO"
+		if i%1000 == 999 {
+			level = "ERROR"
+		}
+		fmt.Fprintf(&log, "%05d %s something happened\n", i, level)
+	}
+	path, remove := temporaryFile(log.Bytes())
+	defer remove()
+
+	base, err := osfs.NewFS()
+	check(err)
+	filesystem := memmapfs.New(base, memmapfs.DefaultConfig())
+	file, err := filesystem.Open(path)
+	check(err)
+
+	found := 0
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		if bytes.Contains(lines.Bytes(), []byte(" ERROR ")) {
+			found++
+		}
+	}
+	check(lines.Err())
+	check(file.Close())
+
+	fmt.Println("Lines with an error:", found)
+	// Output: Lines with an error: 10
 }
 
 // Huge pages are a request: where the system has none to give, the file is

@@ -113,14 +113,16 @@ func (f *MappedFile) wrapError(op string, err error) error {
 func (f *MappedFile) Name() string { return f.file.Name() }
 
 // Mapped reports whether the file has a map at present. A file that can be mapped has none
-// before the first need, nor directly after Truncate.
+// before the first need, nor directly after Truncate, nor after Close.
 func (f *MappedFile) Mapped() bool {
 	f.windows.mu.Lock()
 	defer f.windows.mu.Unlock()
 	return len(f.windows.live) > 0
 }
 
-// Read reads up to len(p) bytes from the position on and moves it.
+// Read reads up to len(p) bytes from the position on and moves it. At the end of the file it
+// returns 0 and io.EOF. Calls of Read, Write and Seek on one handle follow one after the other
+// once the file is mapped.
 func (f *MappedFile) Read(p []byte) (int, error) {
 	if !f.ownsPos.Load() {
 		if n, err, done := f.readUnmapped(p); done {
@@ -200,8 +202,9 @@ func (f *MappedFile) takePosition() error {
 	return nil
 }
 
-// ReadAt reads len(p) bytes from offset off on. With fewer bytes before the end of the file
-// it returns their number and io.EOF.
+// ReadAt reads len(p) bytes from offset off on. With fewer bytes before the end of the file it
+// returns their number and io.EOF. A negative offset gives ErrInvalidOffset. The position
+// stays.
 func (f *MappedFile) ReadAt(p []byte, off int64) (int, error) {
 	// This is readHot for what lies in one page of a file mapped as a whole. It is written out
 	// because each call less, and each value less to keep over a call, lets the processor work on
@@ -396,7 +399,10 @@ func (f *MappedFile) learnWritten(off int64, n int) {
 }
 
 // Write writes p at the position, or at the end of the file with O_APPEND, and moves the
-// position behind it.
+// position behind it. Whether the bytes are durable then is up to the SyncMode. In
+// ModeCopyOnWrite they stay in the handle, and a write past the end of the file is refused as a
+// whole, with an error wrapping errors.ErrUnsupported. In ModeReadOnly and ModeExecute a handle
+// opened with O_RDONLY gives ErrWriteToReadOnlyMap.
 func (f *MappedFile) Write(p []byte) (int, error) {
 	if !f.ownsPos.Load() {
 		if n, err, done := f.writeUnmapped(p); done {
@@ -454,8 +460,9 @@ func (f *MappedFile) writeUnmapped(p []byte) (n int, err error, done bool) {
 	return n, err, true
 }
 
-// WriteAt writes p at offset off. On a handle opened with O_APPEND it does what the wrapped
-// file does, which is to refuse.
+// WriteAt writes p at offset off, as Write does at the position, which stays. A negative offset
+// gives ErrInvalidOffset. On a handle opened with O_APPEND it does what the wrapped file does,
+// which is to refuse.
 func (f *MappedFile) WriteAt(p []byte, off int64) (int, error) {
 	// As in ReadAt.
 	m := f.windows.whole.Load()
@@ -607,7 +614,10 @@ func (f *MappedFile) writable() error {
 	return nil
 }
 
-// Seek sets the position for the next Read or Write and returns it.
+// Seek sets the position for the next Read or Write and returns it. It may lie past the end of
+// the file. Errors are the wrapped file's. They match ErrInvalidOffset too if offset is
+// negative and counts from the start of the file, and ErrInvalidWhence if whence is unknown and
+// the file's error is syscall.EINVAL.
 func (f *MappedFile) Seek(offset int64, whence int) (int64, error) {
 	pos, err := f.seek(offset, whence)
 	return pos, f.wrap("seek", err)
@@ -733,8 +743,9 @@ func (f *MappedFile) stat() (os.FileInfo, error) {
 
 // Truncate changes the size of the file and leaves the position alone. The map is taken away,
 // and made again when it is next needed: slices from Data fault afterwards. In ModeCopyOnWrite
-// it is refused. On Windows it fails while a View of the file is running, or others have the file
-// mapped: see MemMapFS.Truncate.
+// it is refused with an error wrapping errors.ErrUnsupported, and on a handle opened with O_RDONLY
+// as Write is. On Windows it fails while a View of the file is running, or others have the file mapped:
+// see MemMapFS.Truncate.
 func (f *MappedFile) Truncate(size int64) error {
 	return f.wrap("truncate", f.truncate(size))
 }
@@ -807,14 +818,18 @@ func (f *MappedFile) ReadDir(n int) ([]fs.DirEntry, error) {
 }
 
 // Data returns the mapped bytes of the file: all of it or, where it is mapped by windows, the
-// window that holds the position. It maps the file if it is not mapped; it returns nil when
-// the file cannot be mapped, is empty, or has nothing at the position, and after Close.
+// window that holds the position. It maps the file if it is not mapped; it returns nil when the
+// file cannot be mapped, is empty, or has nothing at the position, and after Close.
 //
-// The slice is capped at the file's size and stays valid until Truncate,
-// RemapAfterTruncation or Close, on Windows also until one of the changes that MemMapFS.Truncate
-// names; after that every access to it faults (on Windows unless something else has got its addresses
-// in the moment between taking the map away and reserving them). A window stays pinned until then. The bytes may be stored to as in View. An access to the slice is the caller's
-// own: if the file is truncated or its disk fails, the program dies. View is the safe form.
+// The slice is capped at the file's size and stays valid until Truncate, RemapAfterTruncation or
+// Close, on Windows also until one of the changes that MemMapFS.Truncate names. A window stays
+// pinned until then. After that an access faults: the addresses are kept from other use until 8,192
+// more such ranges have come to their end, or 16 TiB of them (128 MiB on 32-bit systems; on Windows
+// something else may get them in the moment between taking the map away and reserving them). An
+// access to a slice kept longer may reach anything.
+//
+// The bytes may be stored to as in View. An access to the slice is the caller's own: if the
+// file is truncated or its disk fails, the program dies. View is the safe form.
 func (f *MappedFile) Data() []byte {
 	if f.unmappable.Load() {
 		return nil
@@ -841,14 +856,16 @@ func (f *MappedFile) Data() []byte {
 	return m.data[:limit:limit]
 }
 
-// WriteTo writes the file from the position to its end to w, and moves the position. The
-// bytes are read like any others, so w never sees mapped memory.
+// WriteTo writes the file from the position to its end to w, and moves the position. The bytes
+// are read like any others, so w never sees mapped memory. It returns how many bytes w has
+// taken, and the first error of either side; the end of the file is none.
 func (f *MappedFile) WriteTo(w io.Writer) (int64, error) {
 	n, err := io.Copy(w, struct{ io.Reader }{f})
 	return n, err
 }
 
-// ReadFrom writes to the file what r has, until its io.EOF.
+// ReadFrom writes to the file what r has, until its io.EOF, as Write does. It returns how many
+// bytes it has written, and the first error of either side but io.EOF.
 func (f *MappedFile) ReadFrom(r io.Reader) (int64, error) {
 	if err := f.writable(); err != nil {
 		return 0, f.wrap("write", err)
@@ -856,8 +873,9 @@ func (f *MappedFile) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{f}, r)
 }
 
-// SyscallConn gives access to the wrapped file's descriptor, if it offers one. A copy-on-write
-// file has none that shows its contents.
+// SyscallConn gives access to the wrapped file's descriptor, if it offers one; otherwise the
+// error wraps errors.ErrUnsupported. A copy-on-write file has none that shows its contents. The
+// descriptor is the wrapped file's, and ends with Close.
 func (f *MappedFile) SyscallConn() (syscall.RawConn, error) {
 	if f.isClosed() {
 		return nil, f.wrap("SyscallConn", fs.ErrClosed)

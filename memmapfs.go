@@ -4,10 +4,70 @@
 //	mfs := memmapfs.New(base, memmapfs.DefaultConfig())
 //
 // The map is an accelerator; the file is the truth. Every operation has the result that the
-// wrapped file would have given. Where the map can serve a call it does, without a system
-// call; everything else goes to the file: ranges past the end of the map, pages not known
-// to be in memory, accesses that fault because the file was truncated or its disk is full,
-// and files that cannot be mapped at all.
+// wrapped file would have given. Where the map can serve a call it does, without a system call;
+// everything else goes to the file: ranges past the end of the map, pages not known to be in
+// memory, accesses that fault because the file was truncated or its disk is full, and files
+// that cannot be mapped at all.
+//
+// # What is mapped
+//
+// Regular files that are not empty and offer a descriptor by SyscallConn or Fd, and files of
+// osfs. Opening maps nothing unless an option of the [Config] asks for it: a map is made by
+// [MappedFile.Data], [MappedFile.View], [MappedFile.Prefetch], [MappedFile.LockMemory] or a
+// hint, or when the reads and writes so far show that it will pay. One pass over a file by
+// calls of 8 KiB and more never maps it. Whatever is opened is a *[MappedFile];
+// [MappedFile.Mapped] says whether it has a map at present, and Config.RequireMapping makes the
+// lack of one an error of the open.
+//
+// # Modes
+//
+// [MappingMode] says how files are mapped and where writes go; what a handle may do is decided
+// by its open flags. [ModeReadOnly], the default, sends writes to the file. [ModeReadWrite]
+// stores into pages that were written before. [ModeCopyOnWrite] keeps writes in the handle.
+// [ModeExecute] maps files executable.
+//
+// # Ways to the bytes
+//
+// Read, ReadAt, Write, WriteAt and the like copy, and give the wrapped file's result whatever
+// happens to the file. [MappedFile.View] lends the bytes to a function without a copy, and a
+// fault in them is an error. [MappedFile.Data] gives the mapped bytes themselves; a fault in
+// the caller's access to them ends the program.
+//
+// # Durability
+//
+// [MappedFile.Sync] makes everything written durable, in every mode and whichever way it was
+// written, and [MappedFile.SyncRange] a range. [SyncMode] says when writes are durable without
+// it. A flush in the background that fails is reported by the next Sync or Close, and at once
+// to Config.OnSyncError.
+//
+// # Concurrency
+//
+// All functions and methods may be called from many goroutines at the same time, Close
+// included, as far as the wrapped filesystem and its files allow it. ReadAt of bytes that are
+// mapped and in memory takes no lock (elsewhere than on Windows). Read, Write and Seek share
+// the position of the handle. Goroutines that store to the same bytes have to agree on an
+// order, as they do with a plain file.
+//
+// # Lifetime of results
+//
+// A slice from [MappedFile.Data] is valid until Truncate, RemapAfterTruncation or Close, the
+// bytes that [MappedFile.View] lends until its function returns, the region of a [SharedMemory]
+// until Close or Remove.
+//
+// # Errors
+//
+// The methods of a file give *fs.PathError values, and io.EOF bare; [MappedFile.View] also
+// returns what its function returned. The errors made here match, by errors.Is, the variables
+// of this package and the errors of io/fs that have the same meaning. Errors of the wrapped
+// filesystem are passed on. After Close every method of a file that returns an error reports
+// fs.ErrClosed.
+//
+// # Systems
+//
+// Files are mapped on Linux, Android, macOS, iOS, FreeBSD, NetBSD, DragonFly BSD, Solaris,
+// illumos and Windows. Elsewhere (OpenBSD, AIX, js/wasm, wasip1) everything works through the
+// wrapped file, Data gives nil and View fails with [ErrNotMapped]. The comments of methods say
+// where systems differ.
 package memmapfs
 
 import (
@@ -25,8 +85,9 @@ import (
 )
 
 // MemMapFS is an absfs.FileSystem, and an absfs.SymLinker, whose files are *MappedFile values
-// over the files of the wrapped filesystem. All else is the wrapped filesystem's. Its methods
-// may be called at the same time as far as the wrapped filesystem allows it.
+// over the files of the wrapped filesystem. All else is the wrapped filesystem's, errors and
+// the meaning of names included. Its methods may be called at the same time as far as the
+// wrapped filesystem allows it.
 type MemMapFS struct {
 	base    absfs.FileSystem
 	config  Config
@@ -62,13 +123,17 @@ func New(underlying absfs.FileSystem, config *Config) *MemMapFS {
 	return &MemMapFS{base: underlying, config: valid, invalid: err, counters: new(counters)}
 }
 
-// Open opens a file for reading. The file is a *MappedFile.
+// Open opens a file for reading. The file is a *MappedFile. Errors are the wrapped
+// filesystem's. After Close they match fs.ErrClosed, with a Config that New found invalid
+// fs.ErrInvalid; and Config.RequireMapping and LockPages can let an open fail. The same holds
+// for OpenFile and Create.
 func (mfs *MemMapFS) Open(name string) (absfs.File, error) {
 	return mfs.opened(name, os.O_RDONLY, func() (absfs.File, error) { return mfs.base.Open(name) })
 }
 
 // OpenFile opens a file with the flags and, if it is created, the permissions that the wrapped
-// filesystem takes. The file is a *MappedFile.
+// filesystem takes. The file is a *MappedFile. With other flags than those of package os
+// (O_DIRECT, O_PATH) it is not mapped.
 func (mfs *MemMapFS) OpenFile(name string, flag int, perm os.FileMode) (absfs.File, error) {
 	return mfs.opened(name, flag, func() (absfs.File, error) { return mfs.base.OpenFile(name, flag, perm) })
 }

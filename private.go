@@ -14,7 +14,7 @@ import (
 // of a file mapped by windows, which come and go, and of one that cannot be mapped. Its
 // memory is that of the pages written to.
 type pageStore struct {
-	mu    sync.RWMutex // guards pages and their bytes; no lock is taken under it
+	mu    sync.RWMutex // guards pages and their bytes; a mapping's locks are taken under it
 	pages map[int64][]byte
 }
 

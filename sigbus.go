@@ -62,7 +62,7 @@ func (m *mapping) address() uintptr { return uintptr(unsafe.Pointer(unsafe.Slice
 // handle opened with O_RDWR, where the store reaches the file, and in ModeCopyOnWrite with
 // MapFullFile, where it stays in the handle (but not in a range past the size that the file
 // had when it was mapped); elsewhere a store is a fault. Cold pages are
-// read in by page faults, which the Go scheduler does not see: call AdviseWillNeed first where
+// read in by page faults, which the Go scheduler does not see: call Prefetch first where
 // that matters.
 //
 // A range that reaches past the end of the file gives io.EOF, a negative one

@@ -86,8 +86,10 @@ func (f *MappedFile) wrote(off int64, n int) error {
 }
 
 // Sync makes everything written to the file durable, in every mode and whichever way it was
-// written: through this handle, through Data or View, or by others. It returns the error of
-// an earlier background flush that failed and was not yet reported.
+// written: through this handle, through Data or View, or by others. It returns the error of an
+// earlier background flush that failed and was not yet reported. On Windows the system refuses
+// it on a handle that was opened with O_RDONLY, except in ModeCopyOnWrite, as it does for any
+// file.
 func (f *MappedFile) Sync() error {
 	if f.isClosed() {
 		return f.wrap("sync", fs.ErrClosed)
@@ -119,7 +121,7 @@ func (f *MappedFile) SyncRange(off, n int64) error {
 }
 
 // SyncAsync starts a flush of the file in the background and promises no more than that. Its
-// error is returned by the next Sync or Close.
+// error is returned by the next Sync or Close, and given to Config.OnSyncError at once.
 func (f *MappedFile) SyncAsync() error {
 	if f.isClosed() {
 		return f.wrap("sync", fs.ErrClosed)
