@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 )
 
 // Advice is a hint about how a file will be used. Each means the same on every system that has it.
@@ -353,6 +354,7 @@ func (f *MappedFile) mapAtOpen() error {
 		return nil
 	}
 	if config.PreloadAsync {
+		f.preloading = new(sync.WaitGroup)
 		f.preloading.Add(1)
 		go func() {
 			defer f.preloading.Done()

@@ -50,12 +50,10 @@ type MappedFile struct {
 	mu      sync.Mutex // guards pos; windows.mu and all below it are taken under it
 	pos     int64
 
-	// Package os lets reading a directory race with its Close and then fails in odd ways, and on
-	// Windows Stat, which may then describe another file. reading is held while a directory is read
-	// and while the wrapped file is closed, and for reading while Stat is asked. No lock is taken
-	// under it.
-	reading    sync.RWMutex
-	fileClosed bool // guarded by reading
+	// Package os lets some calls race with Close, and then they fail in odd ways: see hold.
+	closing sync.Mutex  // held by such a call, and while the wrapped file is closed; no lock is taken under it
+	held    atomic.Bool // closing is needed
+	gone    bool        // the wrapped file was closed; guarded by closing, and set where statRacesClose
 
 	known      atomic.Bool // to mfs: see remember
 	closed     atomic.Bool
@@ -63,15 +61,14 @@ type MappedFile struct {
 
 	demand demand
 
-	descriptor *descriptor // guarded by windows.mu
-	coherent   bool        // a shared map was not refused; guarded by windows.mu
-
+	descriptor    *descriptor // guarded by windows.mu
+	coherent      bool        // a shared map was not refused; guarded by windows.mu
 	keptForProbes bool        // the descriptor is there only to ask about residency; guarded by windows.mu
 	identity      os.FileInfo // when it was first mapped; guarded by windows.mu
 	store         *pageStore  // private pages that are not in a private map; nil if no write stays
 
 	unsynced   unsyncedBytes
-	preloading sync.WaitGroup
+	preloading *sync.WaitGroup // nil unless the open has the file loaded in the background
 
 	faults atomic.Pointer[faultLog] // nil until the SIGBUS handler watches the file
 }
@@ -690,14 +687,18 @@ func (f *MappedFile) close(late bool) error {
 		globalSIGBUSHandler.Unregister(f)
 	}
 	f.mfs.counters.open.Add(-1)
-	f.preloading.Wait()
+	if f.preloading != nil {
+		f.preloading.Wait()
+	}
 	err := f.closeMaps()
 	if f.writesStay {
 		f.store.drop()
 	}
-	f.reading.Lock()
-	defer f.reading.Unlock()
-	f.fileClosed = true
+	if statRacesClose || f.held.Load() {
+		f.closing.Lock()
+		defer f.closing.Unlock()
+		f.gone = true
+	}
 	if err = join(err, f.file.Close()); err == nil && late {
 		err = fs.ErrClosed
 	}
@@ -733,12 +734,24 @@ func (f *MappedFile) Stat() (fs.FileInfo, error) {
 
 // stat describes the wrapped file.
 func (f *MappedFile) stat() (os.FileInfo, error) {
-	f.reading.RLock()
-	defer f.reading.RUnlock()
-	if f.fileClosed {
-		return nil, fs.ErrClosed
+	if statRacesClose {
+		f.closing.Lock()
+		defer f.closing.Unlock()
+		if f.gone {
+			return nil, fs.ErrClosed
+		}
 	}
 	return f.file.Stat()
+}
+
+// statRacesClose says that Stat beside Close may describe another file.
+const statRacesClose = runtime.GOOS == "windows"
+
+// hold keeps the wrapped file from being closed until f.closing.Unlock. Then the caller looks whether
+// the file is closed. That comes after held is set, and Close does it the other way round.
+func (f *MappedFile) hold() {
+	f.held.Store(true)
+	f.closing.Lock()
 }
 
 // Truncate changes the size of the file and leaves the position alone. The map is taken away,
@@ -786,8 +799,8 @@ func (f *MappedFile) letGo() {
 
 // Readdir reads the directory as the wrapped file does.
 func (f *MappedFile) Readdir(n int) ([]os.FileInfo, error) {
-	f.reading.Lock()
-	defer f.reading.Unlock()
+	f.hold()
+	defer f.closing.Unlock()
 	if f.isClosed() {
 		return nil, f.wrap("readdir", fs.ErrClosed)
 	}
@@ -797,8 +810,8 @@ func (f *MappedFile) Readdir(n int) ([]os.FileInfo, error) {
 
 // Readdirnames reads the directory as the wrapped file does.
 func (f *MappedFile) Readdirnames(n int) ([]string, error) {
-	f.reading.Lock()
-	defer f.reading.Unlock()
+	f.hold()
+	defer f.closing.Unlock()
 	if f.isClosed() {
 		return nil, f.wrap("readdir", fs.ErrClosed)
 	}
@@ -808,8 +821,8 @@ func (f *MappedFile) Readdirnames(n int) ([]string, error) {
 
 // ReadDir reads the directory as the wrapped file does.
 func (f *MappedFile) ReadDir(n int) ([]fs.DirEntry, error) {
-	f.reading.Lock()
-	defer f.reading.Unlock()
+	f.hold()
+	defer f.closing.Unlock()
 	if f.isClosed() {
 		return nil, f.wrap("readdir", fs.ErrClosed)
 	}

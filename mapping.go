@@ -44,9 +44,10 @@ type mapping struct {
 
 	longReads longReads
 
-	index   int64         // of the window
-	lastUse atomic.Uint64 // the windows' clock when it was last used
-	mapped  *addressRange
+	index    int64         // of the window
+	nextKept *mapping      // see windows.kept
+	lastUse  atomic.Uint64 // the windows' clock when it was last used
+	mapped   *addressRange
 
 	mu       sync.Mutex // guards pins and released; only copying is taken under it
 	pins     int        // Views that are running

@@ -60,7 +60,7 @@ type windows struct {
 	size   int64      // bytes of the file per window; fixed once a window is mapped
 	budget int        // windows mapped at a time
 	live   []*mapping
-	kept   []*mapping        // no longer looked up, but Data has handed out their bytes
+	kept   *mapping          // the first of those no longer looked up, but Data has handed out their bytes
 	wanted *[16]wantedWindow // by index
 	unit   int64             // of what offsets and lengths of maps are multiples; 0 before the first map
 	lasts  *lasting          // what holds for later maps, too; nil if nothing does
@@ -199,7 +199,7 @@ func (w *windows) drop(i int) {
 	w.live = slices.Delete(w.live, i, i+1)
 	w.publish(old.index)
 	if old.mapped.exposed.Load() {
-		w.kept = append(w.kept, old)
+		old.nextKept, w.kept = w.kept, old
 	} else {
 		old.release()
 	}
@@ -237,10 +237,9 @@ func (w *windows) releaseAll() {
 	for len(w.live) > 0 {
 		w.drop(len(w.live) - 1)
 	}
-	for _, m := range w.kept {
-		m.release()
+	for ; w.kept != nil; w.kept = w.kept.nextKept {
+		w.kept.release()
 	}
-	w.kept = nil
 }
 
 // each calls fn for every live mapping.
