@@ -52,7 +52,8 @@
 //
 // A slice from [MappedFile.Data] is valid until Truncate, RemapAfterTruncation or Close, the
 // bytes that [MappedFile.View] lends until its function returns, the region of a [SharedMemory]
-// until Close or Remove.
+// until Close, Remove or Truncate of its file. On Windows [MemMapFS.Truncate] names what else
+// ends a slice. After that an access faults, for as long as the comment of Data says.
 //
 // # Errors
 //

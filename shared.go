@@ -366,8 +366,8 @@ type oneFile struct {
 func (o oneFile) OpenFile(string, int, os.FileMode) (absfs.File, error) { return o.file, nil }
 
 // Data returns the region. Stores are visible to other processes at once, without Sync. The
-// slice stays valid until Close, Remove, or Truncate of the MappedFile; after that every access
-// to it faults, and Data returns nil.
+// slice stays valid until Close, Remove, or Truncate of the MappedFile; after that an access
+// faults, for as long as the comment of MappedFile.Data says, and Data returns nil.
 //
 // An access to the slice is the caller's own: if the file is truncated or its disk fails, the
 // program dies. View of the MappedFile is the safe form.
