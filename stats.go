@@ -28,7 +28,7 @@ type Stats struct {
 
 	// Reads that went to the wrapped file since New, in calls of its Read and ReadAt, by the reason.
 	// That is the one for the first byte of the call, as it was just before.
-	ReadsCold     int64 `json:"readsCold"`     // mapped, but not known to be in memory
+	ReadsCold     int64 `json:"readsCold"`     // mapped, but not known to be in memory, or so long that the file is faster
 	ReadsPastEnd  int64 `json:"readsPastEnd"`  // past the end of the file as the map knows it
 	ReadsUnmapped int64 `json:"readsUnmapped"` // not mapped: the file cannot be, or no map has paid yet
 
