@@ -63,3 +63,5 @@ func sysMayWrite(fd uintptr) error { return errors.ErrUnsupported }
 func sysPunchHole(fd uintptr, offset, length int64) error { return errors.ErrUnsupported }
 
 func sysNoCache(fd uintptr) error { return errors.ErrUnsupported }
+
+func sysMapPastEnd() ([]byte, error) { return nil, errors.ErrUnsupported }

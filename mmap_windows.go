@@ -237,3 +237,5 @@ func sysReadAhead(fd uintptr, offset, length int64) error { return errors.ErrUns
 func sysMayWrite(fd uintptr) error { return errors.ErrUnsupported }
 
 func sysNoCache(fd uintptr) error { return errors.ErrUnsupported }
+
+func sysMapPastEnd() ([]byte, error) { return nil, errors.ErrUnsupported }
