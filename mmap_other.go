@@ -17,6 +17,7 @@ const (
 	sysSyncMapIsDurable   = false
 	sysFileSyncCoversMaps = false
 	sysOpenNonblock       = 0
+	sysAppendsAtPosition  = false
 	sysHoleUnit           = 1
 )
 

@@ -22,6 +22,8 @@ const (
 	sysFileSyncCoversMaps = false
 	sysOpenNonblock       = 0
 	sysHoleUnit           = 1
+	// With Go 1.24 a handle opened with O_APPEND and O_TRUNC writes at its position.
+	sysAppendsAtPosition = true
 )
 
 var (
