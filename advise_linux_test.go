@@ -23,6 +23,7 @@ func flagsAt(t *testing.T, native string, offset int64) []string {
 
 // Catches hints for a range that reach other pages, end with the map, or outlive a later one.
 func TestAdviseRange(t *testing.T) {
+	skipWhenEmulated(t, qemuSwallowsAdvice)
 	const pages = 32
 	for _, m := range []mode{
 		{"whole", full(memmapfs.ModeReadWrite, memmapfs.SyncNever)},

@@ -30,10 +30,10 @@ func TestAdviseRangeChecksItsArguments(t *testing.T) {
 		{0, -1, memmapfs.AdviceNormal, memmapfs.ErrInvalidOffset},
 		{0, 1, -1, fs.ErrInvalid},
 		{0, 1, memmapfs.AdviceNoHugePage + 1, fs.ErrInvalid},
-		{0, 0, memmapfs.AdviceRandom, nil},
-		{1, 1, memmapfs.AdviceRandom, nil},
-		{0, math.MaxInt64, memmapfs.AdviceRandom, nil},
-		{size + 1, math.MaxInt64, memmapfs.AdviceRandom, nil},
+		{0, 0, memmapfs.AdviceWillNeed, nil},
+		{1, 1, memmapfs.AdviceWillNeed, nil},
+		{0, math.MaxInt64, memmapfs.AdviceWillNeed, nil},
+		{size + 1, math.MaxInt64, memmapfs.AdviceWillNeed, nil},
 		{math.MaxInt64, math.MaxInt64, memmapfs.AdviceWillNeed, nil},
 	} {
 		err := file.AdviseRange(test.off, test.n, test.advice)
@@ -60,7 +60,7 @@ func TestAdviseRangeChecksItsArguments(t *testing.T) {
 	}
 
 	empty := mustOpenMapped(t, fileSystem, writeFile(t, testDir(t), "empty", nil), os.O_RDONLY)
-	if err := empty.AdviseRange(0, 1, memmapfs.AdviceRandom); !errors.Is(err, errors.ErrUnsupported) || mappable() && !errors.Is(err, memmapfs.ErrNotMapped) {
+	if err := empty.AdviseRange(0, 1, memmapfs.AdviceWillNeed); !errors.Is(err, errors.ErrUnsupported) || mappable() && !errors.Is(err, memmapfs.ErrNotMapped) {
 		t.Errorf("a hint for an empty file: %v", err)
 	}
 	file.Close()

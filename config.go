@@ -91,7 +91,7 @@ func (m SyncMode) String() string {
 //	WindowSize      1 GiB             bytes     where files are mapped, without MapFullFile
 //	MaxWindows      64                windows   where files are mapped, without MapFullFile
 //	RequireMapping  false                       all systems; where nothing is mapped every open of a file fails
-//	ColdReads       false                       where files are mapped
+//	ColdReads       false                       where files are mapped, but on Windows
 //	Preload         false                       where files are mapped; what is read then is the system's choice
 //	PreloadAsync    false                       where files are mapped
 //	PopulatePages   false                       where files are mapped; the page table is filled on Linux 5.14
@@ -144,7 +144,7 @@ type Config struct {
 	// do. Where all files are in memory that saves the questions about it. Where one is not, the page
 	// fault stops a thread of the Go scheduler for as long as the disk takes. Default: false, such a
 	// page is read through the file, whose wait the scheduler knows of. It has no effect in
-	// ModeCopyOnWrite.
+	// ModeCopyOnWrite, nor on Windows, where what is mapped is always read through the map.
 	ColdReads bool
 
 	// Preload maps a file when it is opened and asks the system to start reading it
@@ -191,7 +191,8 @@ type Config struct {
 
 	// NoCache keeps what goes through the wrapped file out of the system's cache (F_NOCACHE). What is mapped is in
 	// the cache all the same. Default: false. It has an effect on macOS, on files that offer their descriptor
-	// (SyscallConn or Fd; the files of osfs 1.0.0 do not).
+	// (SyscallConn or Fd; the files of osfs 1.0.0 do not). Windows has no such thing for files that are mapped:
+	// what FILE_FLAG_NO_BUFFERING does is for reads and writes of whole sectors, and not for maps.
 	NoCache bool
 }
 

@@ -199,6 +199,18 @@ func TestPositions(t *testing.T) {
 		r.seek(file, 0, io.SeekCurrent)
 		r.size(file)
 
+		name = writeFile(r.t, dir, "append to nothing", data)
+		file = r.openScripted(fileSystem, name, os.O_RDWR|os.O_TRUNC|os.O_APPEND, forced)
+		r.write(file, "written before it is mapped")
+		if forced {
+			forceMap(file)
+		}
+		r.seek(file, 2, io.SeekStart)
+		r.read(file, 1)
+		r.write(file, "again")
+		r.seek(file, 0, io.SeekCurrent)
+		r.readAt(file, 100, 0)
+
 		name = writeFile(r.t, dir, "wronly", data)
 		file = r.openScripted(fileSystem, name, os.O_WRONLY, forced)
 		r.read(file, 1)

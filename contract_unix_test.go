@@ -238,13 +238,7 @@ func TestOrdinaryUser(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root to become another user, and to make files that the other cannot write")
 	}
-	const nobody = 65534
-	dir := t.TempDir()
-	for path := dir; strings.HasPrefix(path, filepath.Clean(os.TempDir())+"/"); path = filepath.Dir(path) {
-		if err := os.Chmod(path, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	dir := dirForAll(t)
 	for _, file := range []struct {
 		name  string
 		mode  os.FileMode
@@ -258,8 +252,30 @@ func TestOrdinaryUser(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	runAsNobody(t, "TestOrdinaryUser", ordinaryUserDir, dir)
+}
+
+// nobody is a user who is not root and owns nothing.
+const nobody = 65534
+
+// dirForAll returns a new directory that all users may enter.
+func dirForAll(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for path := dir; strings.HasPrefix(path, filepath.Clean(os.TempDir())+"/"); path = filepath.Dir(path) {
+		if err := os.Chmod(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// runAsNobody has root run a test again in a process of an ordinary user, whom the variable tells the
+// directory to use.
+func runAsNobody(t *testing.T, test, variable, dir string) {
+	t.Helper()
 	// The test's binary may lie in a directory that the other user cannot enter.
-	child := exec.Command("/proc/self/exe", "-test.run=^TestOrdinaryUser$", "-test.v")
+	child := exec.Command("/proc/self/exe", "-test.run=^"+test+"$", "-test.v")
 	if emulator := os.Getenv(emulatorVariable); emulator != "" {
 		binary, err := os.Open(child.Path)
 		if err != nil {
@@ -272,13 +288,13 @@ func TestOrdinaryUser(t *testing.T) {
 		child.Path = os.Args[0]
 	}
 	child.Dir = dir
-	child.Env = append(os.Environ(), ordinaryUserDir+"="+dir, "PWD="+dir)
+	child.Env = append(os.Environ(), variable+"="+dir, "PWD="+dir)
 	child.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	output, err := child.CombinedOutput()
 	if errors.Is(err, fs.ErrPermission) {
 		t.Skipf("the other user may not run the test's binary: %v", err)
 	}
-	if err != nil || !bytes.Contains(output, []byte("--- PASS: TestOrdinaryUser")) {
+	if err != nil || !bytes.Contains(output, []byte("--- PASS: "+test)) {
 		t.Errorf("%v\n%s", err, output)
 	}
 }

@@ -207,3 +207,8 @@ func HookLockGrowth(hook func()) (restore func()) {
 	}
 	return func() { system.lockGrowth = lock }
 }
+
+// HideFaultAddresses has the addresses of faults be distrusted, as with qemu, until restore is called.
+func HideFaultAddresses() (restore func()) {
+	return hook(&tellsFaultAddress, func(func() bool) func() bool { return func() bool { return false } })
+}

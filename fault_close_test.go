@@ -31,7 +31,10 @@ func TestCloseRaces(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		inChild(t, func(t *testing.T) {
 			rounds := 300
-			if testing.Short() || raceDetector {
+			switch {
+			case testing.Short() && emulated:
+				rounds = 50
+			case testing.Short() || raceDetector:
 				rounds = 150
 			}
 			race := newCloseRace(t, m)

@@ -166,6 +166,57 @@ func TestViewPanics(t *testing.T) {
 	})
 }
 
+// strayFault is the panic of a fault whose address is wrong.
+type strayFault struct{}
+
+func (strayFault) Error() string { return "a fault" }
+func (strayFault) RuntimeError() {}
+func (strayFault) Addr() uintptr { return 1 << 20 }
+
+// TestViewFaultAddress catches a View that believes the address of a fault where it can be wrong, and one
+// that does not where it is right: then a fault elsewhere would pass for one in the file that has shrunk.
+func TestViewFaultAddress(t *testing.T) {
+	inChild(t, func(t *testing.T) {
+		dir := testDir(t)
+		var pointer *int
+		faults := map[string]func(){
+			"a nil pointer": func() { loaded.Store(uint32(*pointer)) },
+			"a stray fault": func() { panic(strayFault{}) },
+		}
+		for what, fault := range faults {
+			for _, shrunk := range []bool{false, true} {
+				for _, hidden := range []bool{false, true} {
+					if emulated && !onWine && !hidden {
+						continue
+					}
+					restore := func() {}
+					if hidden {
+						restore = memmapfs.HideFaultAddresses()
+					}
+					file := newShrinkable(t, dir, full(memmapfs.ModeReadWrite, memmapfs.SyncNever))
+					var err error
+					value := recovered(func() {
+						err = file.View(0, shrinkableSize, func([]byte) error {
+							if shrunk {
+								file.resize(pageSize)
+							}
+							fault()
+							return nil
+						})
+					})
+					restore()
+					if caught := errors.Is(err, memmapfs.ErrSIGBUS); caught != (shrunk && hidden) || caught == (value != nil) {
+						t.Errorf("%s, the file shrunk: %v, addresses hidden: %v: View gives %v, and panics with %v",
+							what, shrunk, hidden, err, value)
+					}
+					file.Close()
+				}
+			}
+		}
+		report(t, "faults elsewhere are told from those in a View by their address, where it is right")
+	})
+}
+
 // samePanic compares panic values: those of the caller for identity, those of the runtime by type, text
 // and address.
 func samePanic(a, b any) bool {

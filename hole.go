@@ -20,7 +20,7 @@ var errCopyOnWriteHole = fmt.Errorf("a copy-on-write handle has no blocks to fre
 // zeros in the handle would cost memory and free nothing. A file whose filesystem has no holes, or that
 // offers no descriptor, gives an error wrapping errors.ErrUnsupported, and is not changed. A negative
 // argument gives ErrInvalidOffset. It works on Linux (fallocate(2)), macOS
-// and Windows.
+// and Windows, where it takes maps away and can fail as MemMapFS.Truncate does.
 func (f *MappedFile) PunchHole(off, n int64) error {
 	return f.wrap("punch", f.punchHole(off, n))
 }

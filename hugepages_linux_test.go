@@ -113,6 +113,7 @@ func TestLargeMapsAreAligned(t *testing.T) {
 
 // An ordinary file that is not in the page cache gets large pages when it is read in.
 func TestHugePagesOfOrdinaryFiles(t *testing.T) {
+	skipWhenEmulated(t, qemuSwallowsAdvice)
 	name := writeFile(t, testDir(t), "file", content(hugeFileSize))
 	native := osfs.ToNative(name)
 	large := func(huge bool) int64 {
@@ -141,6 +142,7 @@ func TestHugePagesOfOrdinaryFiles(t *testing.T) {
 
 // A tmpfs that gives large pages to whom they are advised gives them.
 func TestHugePagesOfTmpfs(t *testing.T) {
+	skipWhenEmulated(t, qemuSwallowsAdvice)
 	dir := mountFor(t, "tmpfs", "huge=advise")
 	for _, huge := range []bool{false, true} {
 		native := filepath.Join(dir, fmt.Sprint(huge))
@@ -194,6 +196,7 @@ func reserveHugePages(t testing.TB, count int) {
 // The pages of hugetlbfs are larger than those of the processor: offsets and lengths that are right
 // elsewhere are refused there, and unmapping part of one too.
 func TestHugetlbfs(t *testing.T) {
+	skipWhenEmulated(t, "qemu does not align maps to large pages")
 	const size = 8 << 20
 	reserveHugePages(t, 24)
 	dir := mountFor(t, "hugetlbfs", "pagesize=2M")

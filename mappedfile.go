@@ -424,6 +424,11 @@ func (f *MappedFile) write(p []byte) (int, error) {
 		return 0, err
 	}
 	f.countWrite(math.MaxInt64) // the end, wherever it is
+	if sysAppendsAtPosition {
+		if _, err := f.file.Seek(f.pos, io.SeekStart); err != nil {
+			return 0, err
+		}
+	}
 	n, err := f.file.Write(p)
 	if n > 0 {
 		if pos, seekErr := f.file.Seek(0, io.SeekCurrent); seekErr == nil {

@@ -475,7 +475,7 @@ func (mfs *MemMapFS) Sub(dir string) (fs.FS, error) { return absfs.FilerToFS(mfs
 // a smaller size.
 //
 // On Windows a file that is mapped can be neither truncated nor removed nor replaced. There Truncate,
-// Remove, RemoveAll, Rename and opening with O_TRUNC first take away the maps that this filesystem
+// Remove, RemoveAll, Rename, opening with O_TRUNC and MappedFile.PunchHole first take away the maps that this filesystem
 // has of the file, which ends slices from Data as MappedFile.Truncate does; the file is mapped again
 // on need. A View that is running, or a map of another process or MemMapFS, keeps them from it: then
 // they fail with an *fs.PathError wrapping the system's error (1224, ERROR_USER_MAPPED_FILE, of

@@ -20,6 +20,16 @@ const (
 	sysHoleUnit = 1
 )
 
+// sysMapPastEnd maps a page behind the end of a file: an access to it is a SIGBUS.
+func sysMapPastEnd() ([]byte, error) {
+	fd, err := unix.MemfdCreate("", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	return sysMap(uintptr(fd), 0, sysMapAlignment(), 0)
+}
+
 // sysCachedPages counts the pages of the range that are in the page cache. It needs
 // Linux 6.5 and the right to write the file or its ownership (EPERM).
 func sysCachedPages(fd uintptr, offset, length int64) (int64, error) {

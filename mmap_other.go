@@ -17,6 +17,7 @@ const (
 	sysSyncMapIsDurable   = false
 	sysFileSyncCoversMaps = false
 	sysOpenNonblock       = 0
+	sysAppendsAtPosition  = false
 	sysHoleUnit           = 1
 )
 
@@ -63,3 +64,5 @@ func sysMayWrite(fd uintptr) error { return errors.ErrUnsupported }
 func sysPunchHole(fd uintptr, offset, length int64) error { return errors.ErrUnsupported }
 
 func sysNoCache(fd uintptr) error { return errors.ErrUnsupported }
+
+func sysMapPastEnd() ([]byte, error) { return nil, errors.ErrUnsupported }

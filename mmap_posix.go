@@ -36,3 +36,5 @@ func sysLockPages(data []byte) error { return unix.Mlock(data) }
 func sysMapUnit(fd uintptr) (int64, error) { return 0, errors.ErrUnsupported }
 
 func sysMayWrite(fd uintptr) error { return errors.ErrUnsupported }
+
+func sysMapPastEnd() ([]byte, error) { return nil, errors.ErrUnsupported }

@@ -14,6 +14,8 @@ const (
 	sysMapsHoldFiles   = false
 	sysMapsAgreeWithIO = true // one page cache
 
+	sysAppendsAtPosition = false
+
 	// sysOpenNonblock keeps an open from waiting for the other end of a pipe.
 	sysOpenNonblock = unix.O_NONBLOCK
 )

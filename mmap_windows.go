@@ -22,6 +22,8 @@ const (
 	sysFileSyncCoversMaps = false
 	sysOpenNonblock       = 0
 	sysHoleUnit           = 1
+	// With Go 1.24 a handle opened with O_APPEND and O_TRUNC writes at its position.
+	sysAppendsAtPosition = true
 )
 
 var (
@@ -237,3 +239,5 @@ func sysReadAhead(fd uintptr, offset, length int64) error { return errors.ErrUns
 func sysMayWrite(fd uintptr) error { return errors.ErrUnsupported }
 
 func sysNoCache(fd uintptr) error { return errors.ErrUnsupported }
+
+func sysMapPastEnd() ([]byte, error) { return nil, errors.ErrUnsupported }

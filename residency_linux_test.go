@@ -127,6 +127,7 @@ func asNobody(t *testing.T, work func()) {
 
 // The kernel tells a process that neither owns the file nor may write it that all of it is in memory.
 func TestResidencyOfOthers(t *testing.T) {
+	skipWhenEmulated(t, "qemu has no cachestat(2), so the descriptor is not kept")
 	name := coldFile(t)
 	file := mustOpenMapped(t, mode{"", memmapfs.DefaultConfig()}.overOS(t), name, os.O_RDONLY)
 	forceMap(file) // which opens what nobody could not
@@ -148,6 +149,7 @@ func TestResidencyOfOthers(t *testing.T) {
 
 // Catches a prefetch that brings in nothing, or all, or that readers do not learn of.
 func TestPrefetch(t *testing.T) {
+	skipWhenEmulated(t, qemuSwallowsAdvice)
 	eachMode(t, func(t *testing.T, m mode) {
 		name := coldFile(t)
 		fileSystem := m.overOS(t).(*memmapfs.MemMapFS)
@@ -262,30 +264,35 @@ func TestPrivateMapsFollowTheFile(t *testing.T) {
 		"LockMemory":    func(file *memmapfs.MappedFile) error { return file.LockMemory(0, 4*pageSize) },
 		"Advise":        func(file *memmapfs.MappedFile) error { return file.Advise(23) }, // MADV_POPULATE_WRITE
 	} {
-		config := full(memmapfs.ModeCopyOnWrite, memmapfs.SyncNever)
-		config.PopulatePages = what == "PopulatePages"
-		data := content(int(8 * pageSize))
-		name := writeFile(t, testDir(t), "file", data)
-		file := mustOpenMapped(t, mode{"", config}.overOS(t), name, os.O_RDWR)
-		if err := bringIn(file); err != nil {
-			t.Fatalf("%s: %v", what, err)
-		}
-		native, err := os.OpenFile(osfs.ToNative(name), os.O_WRONLY, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := native.WriteAt([]byte("by somebody else"), 10); err != nil {
-			t.Fatal(err)
-		}
-		native.Close()
-		copy(data[10:], "by somebody else")
-		mustEqual(t, what, readAll(t, file), data)
-		if !file.Mapped() {
-			t.Errorf("%s: not mapped", what)
-		}
-		if copies := kilobytes(t, osfs.ToNative(name), "Anonymous"); copies != 0 {
-			t.Errorf("%s: %d KiB of private copies", what, copies)
-		}
+		t.Run(what, func(t *testing.T) {
+			if what == "LockMemory" {
+				skipWhenEmulated(t, "qemu has no mlock2(2)")
+			}
+			config := full(memmapfs.ModeCopyOnWrite, memmapfs.SyncNever)
+			config.PopulatePages = what == "PopulatePages"
+			data := content(int(8 * pageSize))
+			name := writeFile(t, testDir(t), "file", data)
+			file := mustOpenMapped(t, mode{"", config}.overOS(t), name, os.O_RDWR)
+			if err := bringIn(file); err != nil {
+				t.Fatal(err)
+			}
+			native, err := os.OpenFile(osfs.ToNative(name), os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := native.WriteAt([]byte("by somebody else"), 10); err != nil {
+				t.Fatal(err)
+			}
+			native.Close()
+			copy(data[10:], "by somebody else")
+			mustEqual(t, "the file", readAll(t, file), data)
+			if !file.Mapped() {
+				t.Error("not mapped")
+			}
+			if copies := kilobytes(t, osfs.ToNative(name), "Anonymous"); copies != 0 {
+				t.Errorf("%d KiB of private copies", copies)
+			}
+		})
 	}
 }
 
@@ -338,6 +345,7 @@ func TestPreloadAsyncEndsWithClose(t *testing.T) {
 // testPreload opens a cold file and looks what of it is in memory: in the end, and with atOnce when the
 // open returns.
 func testPreload(t *testing.T, change func(c *memmapfs.Config), loads, atOnce bool) {
+	skipWhenEmulated(t, qemuSwallowsAdvice)
 	t.Helper()
 	for _, whole := range []bool{true, false} {
 		config := memmapfs.DefaultConfig()

@@ -1,14 +1,11 @@
 package memmapfs_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -133,34 +130,11 @@ func TestSharedPermissions(t *testing.T) {
 		testSharedPermissions(t, testDir(t))
 		return
 	}
-	runAsNobody(t, "TestSharedPermissions", sharedUserDir)
-}
-
-// runAsNobody runs a test again in a process of an ordinary user, with a directory of that user's.
-func runAsNobody(t *testing.T, test, variable string) {
-	t.Helper()
-	const nobody = 65534
-	dir := t.TempDir()
-	for path := dir; strings.HasPrefix(path, filepath.Clean(os.TempDir())+"/"); path = filepath.Dir(path) {
-		if err := os.Chmod(path, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	dir := dirForAll(t)
 	if err := os.Chown(dir, nobody, nobody); err != nil {
 		t.Fatal(err)
 	}
-	// The test's binary may lie in a directory that the other user cannot enter.
-	child := exec.Command("/proc/self/exe", "-test.run=^"+test+"$", "-test.v")
-	child.Dir = dir
-	child.Env = append(os.Environ(), variable+"="+dir, "PWD="+dir)
-	child.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-	output, err := child.CombinedOutput()
-	if errors.Is(err, fs.ErrPermission) {
-		t.Skipf("the other user may not run the test's binary: %v", err)
-	}
-	if err != nil || !bytes.Contains(output, []byte("--- PASS: "+test)) {
-		t.Errorf("%v\n%s", err, output)
-	}
+	runAsNobody(t, "TestSharedPermissions", sharedUserDir, dir)
 }
 
 func testSharedPermissions(t *testing.T, dir string) {

@@ -42,7 +42,7 @@ func skipWithoutRegions(t testing.TB) {
 // startPeer starts a process, which ends with the test.
 func startPeer(t testing.TB) *peer {
 	t.Helper()
-	process := exec.Command(os.Args[0], "-test.run=^TestSharedVisibility$")
+	process := thisProgram(t, "-test.run=^TestSharedVisibility$")
 	process.Env = append(os.Environ(), peerVariable+"=1", "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	process.Stderr = os.Stderr
 	orders, err := process.StdinPipe()

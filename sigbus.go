@@ -16,8 +16,8 @@ import (
 // debug.SetPanicOnFault turns it into a panic, for one goroutine and for as long as a call
 // of this package touches the map.
 
-// faultAddress returns the address of the fault that r, a recovered value, stands for. It
-// is 0 where the system does not tell (qemu's user emulation).
+// faultAddress returns the address of the fault that r, a recovered value, stands for: 0 for one in the
+// first 4096 bytes, as through a nil pointer. It need not be right: see tellsFaultAddress.
 func faultAddress(r any) (address uintptr, isFault bool) {
 	err, ok := r.(runtime.Error)
 	if !ok {
@@ -29,11 +29,29 @@ func faultAddress(r any) (address uintptr, isFault bool) {
 	return 0, err.Error() == "runtime error: invalid memory address or nil pointer dereference"
 }
 
+// tellsFaultAddress reports whether the address of a fault past the end of a file is the right one. With
+// qemu's user emulation it is 0 or that of an earlier fault. It is found out once, by such a fault.
+var tellsFaultAddress = sync.OnceValue(func() bool {
+	data, err := system.mapPastEnd()
+	if err != nil {
+		return true // on no other system than Linux is there an emulation that does so
+	}
+	defer system.unmap(data)
+	at := unsafe.Pointer(unsafe.SliceData(data))
+	var probe byte
+	fault := copyGuarded(unsafe.Pointer(&probe), at, 1)
+	if fault == nil {
+		return true
+	}
+	address, _ := faultAddress(fault.value)
+	return address == uintptr(at)
+})
+
 // copyFaulted takes note of r, the panic of a copy of n bytes from or to the map's start, if the
 // fault was in the map, and reports that the copy failed.
 func (f *MappedFile) copyFaulted(r any, m *mapping, start int64, n int) (ok bool) {
 	address, _ := faultAddress(r)
-	if address != 0 && !m.contains(address) {
+	if !m.contains(address) && (tellsFaultAddress() || m.firstLost(start, int64(n)) < 0) {
 		return false // the caller's own slice, of which the wrapped file will complain
 	}
 	first, last := pageSpan(start, n)
@@ -178,23 +196,33 @@ func (f *MappedFile) guard(m *mapping, start, n int64, fn func(b []byte) error) 
 }
 
 // faultIn reports whether r is a fault in the map's bytes [start, start+n), and at which
-// offset of the file. Without an address it is one if the bytes cannot be read any more or, where they
-// may be stored to, not be stored to: in a hole of a full disk.
+// offset of the file. Where the address of a fault cannot be trusted it is one if some of the bytes cannot be
+// read any more or, where they may be stored to, not be stored to: in a hole of a full disk.
 func (m *mapping) faultIn(r any, start, n int64) (offset int64, ours bool) {
 	address, isFault := faultAddress(r)
 	if !isFault {
 		return 0, false
 	}
-	if address != 0 {
-		at := int64(address - m.address())
-		return m.offset + at, m.contains(address) && at >= start && at < start+n
+	if at := int64(address - m.address()); address >= m.address() && at >= start && at < start+n {
+		return m.offset + at, true
 	}
-	for at := start; at < start+n; at = at - at%pageBytes + pageBytes {
-		if !readable(&m.data[at]) || m.writable && !storable(&m.data[at-at%pageBytes]) {
-			return m.offset + at, true
-		}
+	if tellsFaultAddress() {
+		return 0, false
+	}
+	if at := m.firstLost(start, n); at >= 0 {
+		return m.offset + at, true
 	}
 	return 0, false
+}
+
+// firstLost returns where the first of the map's bytes [start, start+n) is that cannot be accessed, or -1.
+func (m *mapping) firstLost(start, n int64) int64 {
+	for at := start; at < start+n; at = at - at%pageBytes + pageBytes {
+		if !readable(&m.data[at]) || m.writable && !storable(&m.data[at-at%pageBytes]) {
+			return at
+		}
+	}
+	return -1
 }
 
 // readable reports whether a byte can be read without a fault.

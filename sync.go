@@ -86,10 +86,10 @@ func (f *MappedFile) wrote(off int64, n int) error {
 }
 
 // Sync makes everything written to the file durable, in every mode and whichever way it was
-// written: through this handle, through Data or View, or by others. It returns the error of an
-// earlier background flush that failed and was not yet reported. On Windows the system refuses
-// it on a handle that was opened with O_RDONLY, except in ModeCopyOnWrite, as it does for any
-// file.
+// written: through this handle, through Data or View, or by others. It returns the error of
+// an earlier background flush that failed and was not yet reported. On Windows a handle that is not
+// open for writing cannot flush a file: there the error is the wrapped file's, which matches fs.ErrPermission, but
+// in ModeCopyOnWrite, where nothing that the handle has written is to be flushed, it is nil.
 func (f *MappedFile) Sync() error {
 	if f.isClosed() {
 		return f.wrap("sync", fs.ErrClosed)
@@ -147,7 +147,7 @@ func (f *MappedFile) flush() error {
 	}
 	syncErr := f.file.Sync()
 	if f.writesStay && errors.Is(syncErr, fs.ErrPermission) {
-		syncErr = nil // Windows wants the right to write; but this handle has written nothing
+		syncErr = nil // Windows wants the right to write; but nothing of this handle is to be flushed
 	}
 	if err = join(err, syncErr); err != nil {
 		f.noteDirty()

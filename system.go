@@ -34,6 +34,7 @@ var system = struct {
 	unlock       func(lock uintptr) error
 	lockGrowth   func(fd uintptr, directory string) (uintptr, error)
 	reserve      func(fd uintptr, size int64) error
+	mapPastEnd   func() ([]byte, error)
 }{
 	mapFile:      sysMap,
 	revoke:       sysRevoke,
@@ -57,4 +58,5 @@ var system = struct {
 	unlock:       sysUnlock,
 	lockGrowth:   sysLockGrowth,
 	reserve:      sysReserve,
+	mapPastEnd:   sysMapPastEnd,
 }

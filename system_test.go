@@ -54,6 +54,10 @@ func skipWhenEmulated(t testing.TB, reason string) {
 	}
 }
 
+// qemuSwallowsAdvice is why there is nothing to see of a hint, of pages that are brought in, and of large
+// pages.
+const qemuSwallowsAdvice = "qemu does not pass madvise(2) on"
+
 // skipOnJS skips a test of what node or its single thread cannot do, for the reason given.
 func skipOnJS(t testing.TB, reason string) {
 	t.Helper()

@@ -55,6 +55,13 @@ func resizeOnHost(native string, size int64) error {
 	return nil
 }
 
+// zeroByWriting has a range read as zeros as a hole in it would.
+func zeroByWriting(fd uintptr, offset, length int64) error {
+	at := windows.Overlapped{Offset: uint32(offset), OffsetHigh: uint32(offset >> 32)}
+	var written uint32
+	return windows.WriteFile(windows.Handle(fd), make([]byte, length), &written, &at)
+}
+
 // openRemovable opens a file so that it can be removed and renamed while it is open. It knows the flags
 // that the tests use.
 func openRemovable(native string, flag int, perm os.FileMode) (*os.File, error) {
