@@ -907,7 +907,7 @@ func TestSparseTiB(t *testing.T) {
 					t.Errorf("resident memory grew by %d KiB: the map was not used", grown/kibibyte)
 				}
 			}
-			if grown > allowed {
+			if grown > allowed && !raceDetector { // which keeps a record of each word of the bookkeeping
 				t.Errorf("resident memory grew by %d KiB, want at most %d", grown/kibibyte, int64(allowed)/kibibyte)
 			}
 		})

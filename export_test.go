@@ -67,8 +67,11 @@ func HookMap(seen func(write, private, sync bool) error) (restore func()) {
 	})
 }
 
-// StoredThroughMap reports whether bytes were stored through the map since the last Sync.
-func StoredThroughMap(f *MappedFile) bool { return f.unsynced.stored.Load() }
+// WritesThroughFile counts the writes of all files of f's filesystem that were not stores into a map.
+func WritesThroughFile(f *MappedFile) int64 {
+	c := f.mfs.counters
+	return c.writesCold.Load() + c.writesPastEnd.Load() + c.writesUnmapped.Load() + c.writesFlush.Load()
+}
 
 // StoresWrites reports whether a write may be a store, as it may not where a flush follows each write.
 func StoresWrites(f *MappedFile) bool { return f.mayStore }

@@ -321,19 +321,19 @@ var waysToWrite = []wayToWrite{
 	{name: "WriteAt, stored", writeMethod: true,
 		write: func(t *testing.T, file *memmapfs.MappedFile, old []byte) written {
 			makeHot(t, file, old, 3*pageSize, 4*pageSize)
-			defer mustHaveStored(t, file)
+			defer mustHaveStored(t, file)()
 			return put(t, file, old, 3*pageSize+100, 3*pageSize)
 		}},
 	{name: "Write, stored", writeMethod: true,
 		write: func(t *testing.T, file *memmapfs.MappedFile, old []byte) written {
 			makeHot(t, file, old, 3*pageSize, 4*pageSize)
-			defer mustHaveStored(t, file)
+			defer mustHaveStored(t, file)()
 			return putHere(t, file, old, 3*pageSize+100, pageSize, file.Write)
 		}},
 	{name: "WriteString, stored", writeMethod: true,
 		write: func(t *testing.T, file *memmapfs.MappedFile, old []byte) written {
 			makeHot(t, file, old, 3*pageSize, 4*pageSize)
-			defer mustHaveStored(t, file)
+			defer mustHaveStored(t, file)()
 			return putHere(t, file, old, 3*pageSize+100, 10, func(p []byte) (int, error) {
 				return file.WriteString(string(p))
 			})
@@ -532,11 +532,15 @@ func mustSync(t *testing.T, file *memmapfs.MappedFile) {
 	}
 }
 
-// mustHaveStored fails a test that means to store through the map and writes to the file instead.
-func mustHaveStored(t *testing.T, file *memmapfs.MappedFile) {
-	t.Helper()
-	if storesThroughMap(file) && memmapfs.StoresWrites(file) && !memmapfs.StoredThroughMap(file) {
-		t.Error("nothing was stored through the map: the test does not test what it says")
+// mustHaveStored fails a test that means to store through the map, between this call and that of what
+// it returns, and writes to the file instead.
+func mustHaveStored(t *testing.T, file *memmapfs.MappedFile) (check func()) {
+	before := memmapfs.WritesThroughFile(file)
+	return func() {
+		t.Helper()
+		if storesThroughMap(file) && memmapfs.StoresWrites(file) && memmapfs.WritesThroughFile(file) != before {
+			t.Error("nothing was stored through the map: the test does not test what it says")
+		}
 	}
 }
 
