@@ -254,9 +254,7 @@ func fullDiskCases(end int64) []fullDisk {
 func TestDiskFull(t *testing.T) {
 	for _, kind := range []string{"tmpfs", "ext4"} {
 		t.Run(kind, func(t *testing.T) {
-			if os.Getuid() != 0 {
-				t.Skip("only root can mount a small disk")
-			}
+			skipUnlessMounting(t)
 			inChild(t, func(t *testing.T) {
 				disk := mountSmallDisk(t, kind)
 				if disk == nil {
@@ -363,9 +361,7 @@ func (c fullDisk) run(t *testing.T, disk *smallDisk) int64 {
 // TestReadHolesOfFullDisk catches reads that fail, or show other bytes than zeros, where a hole cannot be
 // given the block that a map of it needs (tmpfs).
 func TestReadHolesOfFullDisk(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("only root can mount a small disk")
-	}
+	skipUnlessMounting(t)
 	eachMode(t, func(t *testing.T, m mode) {
 		inChild(t, func(t *testing.T) {
 			disk := mountSmallDisk(t, "tmpfs")

@@ -49,9 +49,7 @@ func TestSharedDiskFull(t *testing.T) {
 	for _, kind := range []string{"tmpfs", "ext4"} {
 		for _, how := range []string{"reserved", "by zeros"} {
 			t.Run(kind+" "+how, func(t *testing.T) {
-				if os.Getuid() != 0 {
-					t.Skip("only root can mount a small disk")
-				}
+				skipUnlessMounting(t)
 				inChild(t, func(t *testing.T) {
 					if disk := mountSmallDisk(t, kind); disk != nil {
 						if how == "by zeros" {

@@ -32,13 +32,6 @@ type peer struct {
 	answers *bufio.Scanner
 }
 
-func skipWithoutRegions(t testing.TB) {
-	t.Helper()
-	if !mappable() {
-		t.Skip("files are not mapped on this system, so there is no shared memory")
-	}
-}
-
 // startPeer starts a process, which ends with the test.
 func startPeer(t testing.TB) *peer {
 	t.Helper()
@@ -258,7 +251,7 @@ func TestSharedVisibility(t *testing.T) {
 	if os.Getenv(peerVariable) != "" {
 		servePeer()
 	}
-	skipWithoutRegions(t)
+	skipUnlessMappable(t)
 	eachRegionDir(t, func(t *testing.T, dir string) {
 		path := filepath.Join(dir, "region")
 		size := 3*pageSize + 5
@@ -315,7 +308,7 @@ func TestSharedVisibility(t *testing.T) {
 // Catches a lock that keeps only handles of one process apart, that is for one holder where many may
 // have it, or that Unlock and Close do not give back.
 func TestSharedLockBetweenProcesses(t *testing.T) {
-	skipWithoutRegions(t)
+	skipUnlessMappable(t)
 	path := filepath.Join(testDir(t), "region")
 	region := mustCreate(t, path, pageSize)
 	other, reader := startPeer(t), startPeer(t)
@@ -363,7 +356,7 @@ func TestSharedLockBetweenProcesses(t *testing.T) {
 
 // Catches a lock that outlives its holder.
 func TestSharedLockHolderKilled(t *testing.T) {
-	skipWithoutRegions(t)
+	skipUnlessMappable(t)
 	path := filepath.Join(testDir(t), "region")
 	region := mustCreate(t, path, pageSize)
 	for _, kind := range []string{"lock", "rlock"} {
@@ -396,7 +389,7 @@ func TestSharedLockHolderKilled(t *testing.T) {
 
 // Catches a lock that lets two in.
 func TestSharedLockCounts(t *testing.T) {
-	skipWithoutRegions(t)
+	skipUnlessMappable(t)
 	const processes, times = 8, 500
 	path := filepath.Join(testDir(t), "region")
 	region := mustCreate(t, path, pageSize)
@@ -420,7 +413,7 @@ func TestSharedLockCounts(t *testing.T) {
 
 // Catches atomic values that are atomic within a process only, or are not where they should be.
 func TestSharedAtomicsBetweenProcesses(t *testing.T) {
-	skipWithoutRegions(t)
+	skipUnlessMappable(t)
 	const processes, times = 4, 1_000_000
 	eachRegionDir(t, func(t *testing.T, dir string) {
 		path := filepath.Join(dir, "region")
@@ -466,7 +459,7 @@ func ringMessage(number int) []byte {
 
 // Catches a ring, and with it an order of stores and atomic values, that works between goroutines only.
 func TestSharedRingBetweenProcesses(t *testing.T) {
-	skipWithoutRegions(t)
+	skipUnlessMappable(t)
 	const messages = 100_000
 	path := filepath.Join(testDir(t), "region")
 	region := mustCreate(t, path, 2*pageSize)
@@ -497,7 +490,7 @@ func TestSharedRingBetweenProcesses(t *testing.T) {
 // Catches creators that take each other's file away, make two regions of one path, leave a size that is
 // not the largest, or clear what another one has stored.
 func TestSharedCreateAtOnce(t *testing.T) {
-	skipWithoutRegions(t)
+	skipUnlessMappable(t)
 	const processes, rounds = 8, 20
 	dir := testDir(t)
 	peers := startPeers(t, processes)
@@ -536,7 +529,7 @@ func TestSharedCreateAtOnce(t *testing.T) {
 
 // Catches creators that come to grief when the file is removed, again and again, while they create it.
 func TestSharedCreateAndRemoveAtOnce(t *testing.T) {
-	skipWithoutRegions(t)
+	skipUnlessMappable(t)
 	if runtime.GOOS == "windows" {
 		return // see testRemoveOfOpenFile
 	}
@@ -575,7 +568,7 @@ func TestSharedCreateAndRemoveAtOnce(t *testing.T) {
 
 // Catches a region that is shared only as long as all live.
 func TestSharedPeerKilled(t *testing.T) {
-	skipWithoutRegions(t)
+	skipUnlessMappable(t)
 	path := filepath.Join(testDir(t), "region")
 	region := mustCreate(t, path, 2*pageSize)
 	victim, survivor := startPeer(t), startPeer(t)
@@ -612,7 +605,7 @@ func TestSharedPeerKilled(t *testing.T) {
 
 // Catches a creation that shrinks, clears or replaces a region that others have.
 func TestSharedGrowth(t *testing.T) {
-	skipWithoutRegions(t)
+	skipUnlessMappable(t)
 	path := filepath.Join(testDir(t), "region")
 	small := mustCreate(t, path, pageSize)
 	peers := startPeers(t, 2)
@@ -660,7 +653,7 @@ func TestSharedGrowth(t *testing.T) {
 
 // Catches a Remove that disturbs others, or takes away what is not its own.
 func TestSharedRemove(t *testing.T) {
-	skipWithoutRegions(t)
+	skipUnlessMappable(t)
 	if runtime.GOOS == "windows" {
 		testRemoveOfOpenFile(t)
 		return

@@ -119,9 +119,7 @@ func TestSharedWithoutMaps(t *testing.T) {
 
 func createRegion(t testing.TB, config memmapfs.SharedMemoryConfig) *memmapfs.SharedMemory {
 	t.Helper()
-	if !mappable() {
-		t.Skip("files are not mapped on this system, so there is no shared memory")
-	}
+	skipUnlessMappable(t)
 	if config.Path == "" {
 		config.Path = filepath.Join(testDir(t), "region")
 	}

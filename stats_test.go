@@ -35,12 +35,19 @@ func ExampleMemMapFS_Stats() {
 	// Output: {FilesOpen:1 ReadsUnmapped:1}
 }
 
-// Every number is right after every step. Catches one that is counted twice, not at all, or for another
-// reason.
-func TestStats(t *testing.T) {
+// skipUnlessGated skips a test of pages that are read through the file until they are known to be in
+// memory, where no page is.
+func skipUnlessGated(t testing.TB) {
+	t.Helper()
 	if !mappable() || runtime.GOOS == "windows" {
 		t.Skip("this system maps in another way, or not at all")
 	}
+}
+
+// Every number is right after every step. Catches one that is counted twice, not at all, or for another
+// reason.
+func TestStats(t *testing.T) {
+	skipUnlessGated(t)
 	watched := memmapfs.NewWatchedFS()
 	failing := false
 	watched.Sync = func(_ string, sync func() error) error {
@@ -164,9 +171,7 @@ func TestStats(t *testing.T) {
 
 // A cold read is one of a mapped page that is not known to be in memory.
 func TestStatsOfColdReads(t *testing.T) {
-	if !mappable() || runtime.GOOS == "windows" {
-		t.Skip("this system maps in another way, or not at all")
-	}
+	skipUnlessGated(t)
 	restore := memmapfs.FailCachedPages(errors.ErrUnsupported)
 	defer restore()
 	name := writeFile(t, testDir(t), "file", content(int(16*pageSize)))

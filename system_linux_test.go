@@ -1,6 +1,17 @@
 package memmapfs_test
 
-import "testing"
+import (
+	"os"
+	"testing"
+)
+
+// skipUnlessMounting skips a test that mounts a small disk where the process may not.
+func skipUnlessMounting(t testing.TB) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("only root can mount a small disk")
+	}
+}
 
 // skipWhenEmulated skips a test that asks of the system or the processor what its emulation by wine or
 // qemu does not have, for the reason given.
