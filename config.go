@@ -74,6 +74,32 @@ func (m SyncMode) String() string {
 	return "SyncMode(" + strconv.Itoa(int(m)) + ")"
 }
 
+// MappingPolicy says of which files calls are served from maps.
+type MappingPolicy int
+
+const (
+	// MapAuto: of files whose map is known to show what their calls show: on local filesystems
+	// that keep one page cache, and on overlayfs where the handle was opened for writing.
+	MapAuto MappingPolicy = iota
+	// MapAlways: of all files that can be mapped. The caller vouches for it that nobody changes
+	// these files behind their maps: not another machine, for files of a network, and nobody who
+	// opens a file of a container's root filesystem for writing while it is mapped here.
+	MapAlways
+	// MapNever: of none. Only who asks for a map by name (Data, View, a hint, Prefetch,
+	// LockMemory, RequireMapping) gets one.
+	MapNever
+)
+
+var mappingPolicyNames = [...]string{"MapAuto", "MapAlways", "MapNever"}
+
+// String returns the name of the constant, or "MappingPolicy(n)" for an unknown policy.
+func (p MappingPolicy) String() string {
+	if p >= 0 && int(p) < len(mappingPolicyNames) {
+		return mappingPolicyNames[p]
+	}
+	return "MappingPolicy(" + strconv.Itoa(int(p)) + ")"
+}
+
 // Config says how a MemMapFS maps files. The zero Config is valid: read-only maps by
 // windows of DefaultWindowSize, every write durable on return. New copies it, so later
 // changes have no effect.
@@ -84,6 +110,7 @@ func (m SyncMode) String() string {
 //
 //	field           zero value        unit      effect, and where
 //	Mode            ModeReadOnly                all systems; ModeExecute may be refused by the system's policy
+//	Mapping         MapAuto                     where files are mapped
 //	SyncMode        SyncImmediate               all systems
 //	SyncInterval    5 seconds         time      all systems, with SyncPeriodic
 //	OnSyncError     nil                         all systems, for flushes in the background
@@ -102,6 +129,12 @@ func (m SyncMode) String() string {
 type Config struct {
 	// Mode says how files are mapped. Default: ModeReadOnly.
 	Mode MappingMode
+
+	// Mapping says of which files calls are served from maps. Default: MapAuto. Where a map may
+	// show other bytes than the file (FUSE, network filesystems, read-only handles on overlayfs,
+	// kinds that are not known), MapAuto lets all calls go to the file; MappedFile.MappingError
+	// says so, and Stats counts it. It has no effect on what Data and View lend.
+	Mapping MappingPolicy
 
 	// SyncMode says when writes are made durable. Default: SyncImmediate;
 	// DefaultConfig has SyncNever, which is what a plain file does.
@@ -216,6 +249,8 @@ func (c *Config) validated() (Config, error) {
 	switch {
 	case c.Mode < 0 || int(c.Mode) >= len(mappingModeNames):
 		return invalid("Mode", c.Mode)
+	case c.Mapping < 0 || int(c.Mapping) >= len(mappingPolicyNames):
+		return invalid("Mapping", c.Mapping)
 	case c.SyncMode < 0 || int(c.SyncMode) >= len(syncModeNames):
 		return invalid("SyncMode", c.SyncMode)
 	case c.SyncInterval < 0:
@@ -231,7 +266,6 @@ func (c *Config) validated() (Config, error) {
 	if c.WindowSize == 0 {
 		valid.WindowSize = DefaultWindowSize
 	}
-	valid.WindowSize = windowBytes(valid.WindowSize)
 	if c.MaxWindows == 0 {
 		valid.MaxWindows = defaultMaxWindows
 	}

@@ -3,46 +3,70 @@ package memmapfs
 import (
 	"errors"
 	"os"
+	"strconv"
+	"sync"
 	"syscall"
+	"weak"
 
-	"github.com/absfs/absfs"
 	"github.com/absfs/osfs"
 )
 
+// Files of osfs 1.0.0 offer no descriptor. All that it takes to have one all the same stands
+// in this file: a second descriptor, opened by name, and the care that these stay few.
+
 // descriptor is the OS file behind a wrapped file.
 type descriptor struct {
-	conn  syscall.RawConn
-	owned *os.File // opened here, beside a file that does not offer its own; otherwise nil
+	conn syscall.RawConn
+
+	// What follows is set for a descriptor opened here, beside a file that does not offer its own.
+	owned *os.File
+	info  os.FileInfo
+	named bool // it can be had again by its name
+
+	mu       sync.Mutex // guards closed and closeErr; no lock is taken under it
+	closed   bool
+	closeErr error // of a close that giveBack did; close returns it
 }
 
-// findDescriptor finds the OS file behind file, or fails with an error wrapping
+// findDescriptor finds the OS file behind the wrapped file, or fails with an error wrapping
 // errors.ErrUnsupported. It takes what the file itself offers and nothing else: a
 // filesystem that transforms contents must not be bypassed. The one exception is
 // osfs.File, which offers nothing and is known to transform nothing: it is opened again
-// by name, and taken if that is still the same file.
-func findDescriptor(file absfs.File, info os.FileInfo, write bool) (*descriptor, error) {
-	if file, ok := file.(syscall.Conn); ok {
+// by name, and taken if that is still the same file. With write the descriptor is for
+// writing, if the wrapped file is.
+func (o *openFile) findDescriptor(info os.FileInfo, write bool) (*descriptor, error) {
+	if file, ok := o.file.(syscall.Conn); ok {
 		if conn, err := file.SyscallConn(); err == nil {
 			return &descriptor{conn: conn}, nil
 		}
 	}
-	if file, ok := file.(interface{ Fd() uintptr }); ok {
-		return &descriptor{conn: fdConn{file.Fd}}, nil
+	if file, ok := o.file.(interface{ Fd() uintptr }); ok {
+		return &descriptor{conn: fdConn{o, file.Fd}}, nil
 	}
-	if file, ok := file.(*osfs.File); ok {
-		return reopen(osfs.ToNative(file.Name()), info, write)
+	file, ok := o.file.(*osfs.File)
+	if !ok {
+		return nil, errNoDescriptor
 	}
-	return nil, errors.ErrUnsupported
+	if write {
+		// Whoever opened the file may have opened it read-only, whatever was asked for. A write
+		// of nothing is refused then (write(2)), and changes nothing otherwise.
+		_, err := file.Write(nil)
+		write = err == nil
+	}
+	return reopen(osfs.ToNative(file.Name()), info, write)
 }
 
 // offersDescriptor reports whether findDescriptor can find anything.
-func offersDescriptor(file absfs.File) bool {
-	switch file.(type) {
+func (o *openFile) offersDescriptor() bool {
+	switch o.file.(type) {
 	case *osfs.File, syscall.Conn, interface{ Fd() uintptr }:
 		return true
 	}
 	return false
 }
+
+// errOtherFile reports that the name of an open file is not its name any more.
+var errOtherFile = errors.New("the file was renamed, removed or replaced since it was opened, and offers no descriptor itself")
 
 // reopen opens the file at name again if it is the one that info describes. It does not
 // wait and creates nothing, in case something else is at name by now.
@@ -52,21 +76,50 @@ func reopen(name string, info os.FileInfo, write bool) (*descriptor, error) {
 		access = os.O_RDWR
 	}
 	file, err := os.OpenFile(name, access|sysOpenNonblock, 0)
+	if err != nil && sysIsDescriptorShortage(err) && seconds.giveBack() {
+		file, err = os.OpenFile(name, access|sysOpenNonblock, 0)
+	}
 	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			err = because(err, errOtherFile)
+		}
 		return nil, err
 	}
 	found, err := file.Stat()
 	if err == nil && !os.SameFile(found, info) {
-		err = errors.ErrUnsupported
+		err = errOtherFile
 	}
 	if err == nil {
 		var conn syscall.RawConn
 		if conn, err = file.SyscallConn(); err == nil {
-			return &descriptor{conn: conn, owned: file}, nil
+			d := &descriptor{conn: conn, owned: file, info: found, named: true}
+			seconds.add(d)
+			return d, nil
 		}
 	}
 	file.Close()
 	return nil, err
+}
+
+// reopened returns a descriptor opened anew of the file that d shows now, if the system can do
+// that; otherwise d.
+func (d *descriptor) reopened(info os.FileInfo) *descriptor {
+	if d.owned != nil {
+		return d // it was opened just now, by name
+	}
+	again := d
+	d.do(func(fd uintptr) error {
+		file, err := os.Open("/proc/self/fd/" + strconv.Itoa(int(fd)))
+		if err != nil {
+			return err
+		}
+		conn, err := file.SyscallConn()
+		if err == nil {
+			again = &descriptor{conn: conn, owned: file, info: info}
+		}
+		return err
+	})
+	return again
 }
 
 // do calls fn with the descriptor's number, which stays valid until fn returns.
@@ -83,6 +136,9 @@ func (d *descriptor) do(fn func(fd uintptr) error) error {
 
 // cachedPages returns how many pages of the range are in the page cache.
 func (d *descriptor) cachedPages(offset, length int64) (cached int64, err error) {
+	if filtered() {
+		return 0, errors.ErrUnsupported
+	}
 	err = d.do(func(fd uintptr) (err error) {
 		cached, err = system.cachedPages(fd, offset, length)
 		return err
@@ -90,32 +146,164 @@ func (d *descriptor) cachedPages(offset, length int64) (cached int64, err error)
 	return cached, err
 }
 
+// close releases what was opened here. Its error matters: some filesystems report bytes that
+// could not be written to whoever closes the file first (FUSE).
+func (d *descriptor) close() error {
+	if d == nil || d.owned == nil {
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.closed {
+		d.closed = true
+		d.closeErr = d.owned.Close()
+		if d.named {
+			seconds.forget()
+		}
+	}
+	err := d.closeErr
+	d.closeErr = nil
+	return err
+}
+
+// giveBack closes a descriptor that can be had again by the same name, and reports whether it did.
+func (d *descriptor) giveBack() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return false
+	}
+	if !d.named {
+		return false
+	}
+	if found, err := os.Stat(d.owned.Name()); err != nil || !os.SameFile(found, d.info) {
+		return false
+	}
+	d.closed = true
+	d.closeErr = d.owned.Close()
+	return true
+}
+
+// isClosed reports whether the descriptor was given back.
+func (d *descriptor) isClosed() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.closed
+}
+
+// seconds are the second descriptors of the process. There are never more than an eighth of
+// what the process may have open; and all that can be had again are given back when an open
+// fails for want of one.
+var seconds secondDescriptors
+
+type secondDescriptors struct {
+	mu   sync.Mutex // guards the fields below; a descriptor's mu is not taken under it
+	open []weak.Pointer[descriptor]
+	gone int // how many of them were closed since open was last swept
+}
+
+// add enters d. That it is dropped without a close is no leak: the collector closes the file.
+func (s *secondDescriptors) add(d *descriptor) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open = append(s.open, weak.Make(d))
+}
+
+// forget takes note that one was closed.
+func (s *secondDescriptors) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone++; s.gone > len(s.open)/2 {
+		s.sweepLocked()
+	}
+}
+
+// full reports whether there are as many as there may be.
+func (s *secondDescriptors) full() bool {
+	most := maxSeconds()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.open)-s.gone >= most {
+		s.sweepLocked()
+	}
+	return len(s.open)-s.gone > most
+}
+
+// sweepLocked takes out what the collector has closed, and what was closed in other ways.
+func (s *secondDescriptors) sweepLocked() {
+	live := s.open[:0]
+	for _, entry := range s.open {
+		if d := entry.Value(); d != nil && d.mu.TryLock() {
+			if !d.closed {
+				live = append(live, entry)
+			}
+			d.mu.Unlock()
+		} else if d != nil {
+			live = append(live, entry)
+		}
+	}
+	clear(s.open[len(live):])
+	s.open, s.gone = live, 0
+}
+
+// giveBack closes all that can be had again, and reports whether there were any.
+func (s *secondDescriptors) giveBack() (any bool) {
+	s.mu.Lock()
+	entries := append([]weak.Pointer[descriptor](nil), s.open...)
+	s.mu.Unlock()
+	for _, entry := range entries {
+		if d := entry.Value(); d != nil && d.giveBack() {
+			any = true
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sweepLocked()
+	return any
+}
+
+// maxSeconds is how many second descriptors the process may keep.
+var maxSeconds = sync.OnceValue(func() int {
+	limit, err := system.descriptorLimit()
+	if err != nil {
+		return 64
+	}
+	return int(min(limit/8, 4096))
+})
+
+// withoutShortage calls open, and once more after second descriptors were given back if it fails
+// for want of one.
+func withoutShortage(open func() error) error {
+	err := open()
+	if err != nil && sysIsDescriptorShortage(err) && seconds.giveBack() {
+		err = open()
+	}
+	return err
+}
+
 // bypassCache keeps what is read and written through the wrapped file out of the system's cache, where
 // there is such a thing and the file offers its descriptor.
-func (f *MappedFile) bypassCache() {
-	switch f.file.(type) {
+func (o *openFile) bypassCache() {
+	switch o.file.(type) {
 	case syscall.Conn, interface{ Fd() uintptr }:
-		if d, err := findDescriptor(f.file, nil, false); err == nil {
+		if d, err := o.findDescriptor(nil, false); err == nil {
 			d.do(system.noCache)
 		}
 	}
 }
 
-// close releases what was opened here. Its error matters: some filesystems report bytes that
-// could not be written to whoever closes the file first (FUSE).
-func (d *descriptor) close() error {
-	if d != nil && d.owned != nil {
-		return d.owned.Close()
-	}
-	return nil
+// fdConn makes a syscall.RawConn of a file that offers only its number. The file's Close waits
+// for fn: after it the number may be another file's.
+type fdConn struct {
+	open *openFile
+	fd   func() uintptr
 }
 
-// fdConn makes a syscall.RawConn of a file that offers only its number.
-type fdConn struct{ fd func() uintptr }
-
 func (c fdConn) Control(fn func(fd uintptr)) error {
-	fn(c.fd())
-	return nil
+	return c.open.hold(func() error {
+		fn(c.fd())
+		return nil
+	})
 }
 
 func (c fdConn) Read(func(fd uintptr) bool) error { return errors.ErrUnsupported }

@@ -39,6 +39,9 @@ var errCopyOnWriteSize = &sentinel{"a copy-on-write file cannot change its size"
 // errBadBuffer is what the system says of a buffer that cannot be accessed.
 const errBadBuffer = syscall.EFAULT
 
+// errOverBudget reports that a map would take more than this package's share of the process.
+var errOverBudget = errors.New("this process has as many maps as it may")
+
 // sentinel is an error that also matches the standard library's error of its kind.
 type sentinel struct {
 	text string
@@ -73,29 +76,6 @@ func join(first, second error) error {
 	return errors.Join(first, second)
 }
 
-// seekError adds to an error of Seek what was wrong with its arguments.
-func seekError(err error, target int64, whence int) error {
-	switch {
-	case err == nil:
-		return nil
-	case (whence < io.SeekStart || whence > io.SeekEnd) && errors.Is(err, syscall.EINVAL):
-		return because(err, ErrInvalidWhence)
-	case whence == io.SeekStart && target < 0:
-		return because(err, ErrInvalidOffset)
-	}
-	return err
-}
-
-// heldByMap adds to the system's refusal to change a mapped file what to do about it.
-func heldByMap(err error) error {
-	if err == nil || !sysIsHeldByMap(err) {
-		return err
-	}
-	return because(err, errHeldByMap)
-}
-
-var errHeldByMap = errors.New("a View of the file is running, or another process or MemMapFS has it mapped: end that and try again")
-
 // because adds a sentinel to err, inside its *fs.PathError if it has one.
 func because(err, sentinel error) error {
 	if pathError, ok := err.(*fs.PathError); ok {
@@ -109,8 +89,13 @@ func notMapped(reason error) error {
 	switch {
 	case errors.Is(reason, ErrNotMapped):
 		return reason
+	case errors.Is(reason, errOverBudget):
+		return fmt.Errorf("%w: %w (map fewer files, or set Config.MaxWindows and WindowSize lower)", ErrNotMapped, reason)
+	case errors.Is(reason, syscall.EACCES):
+		return fmt.Errorf("%w: %w (the process may not open the file any more: has it given up rights since it opened it?)",
+			ErrNotMapped, reason)
 	case errors.Is(reason, syscall.ENOMEM):
-		return fmt.Errorf("%w: %w (out of maps, see vm.max_map_count, or of address space, see RLIMIT_AS: "+
+		return fmt.Errorf("%w: %w (out of maps, see vm.max_map_count, or of address space, see RLIMIT_AS; a file of hugetlbfs needs free pages in the pool, see vm.nr_hugepages: "+
 			"map fewer files, or set Config.MaxWindows and WindowSize lower)", ErrNotMapped, reason)
 	case errors.Is(reason, syscall.EMFILE):
 		return fmt.Errorf("%w: %w (raise RLIMIT_NOFILE)", ErrNotMapped, reason)

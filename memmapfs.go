@@ -76,11 +76,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
-	"weak"
 
 	"github.com/absfs/absfs"
 )
@@ -91,20 +87,8 @@ import (
 // wrapped filesystem allows it.
 type MemMapFS struct {
 	base    absfs.FileSystem
-	config  Config
 	invalid error // why every open fails
-
-	closed  atomic.Bool
-	flusher flusher
-	mapped  atomic.Int64 // open files that were ever mapped
-
-	changing sync.Mutex // held while several files' windows.mu are: see withoutMaps
-	counters *counters
-
-	mu     sync.Mutex                 // guards the fields below; no lock is taken under it
-	open   []weak.Pointer[MappedFile] // see remember
-	swept  int                        // len(open) at which the entries of lost handles are taken out next
-	ageing *time.Timer
+	handles handles
 }
 
 var (
@@ -121,7 +105,16 @@ func New(underlying absfs.FileSystem, config *Config) *MemMapFS {
 		panic("memmapfs: New needs a filesystem to wrap, and got nil")
 	}
 	valid, err := config.validated()
-	return &MemMapFS{base: underlying, config: valid, invalid: err, counters: new(counters)}
+	valid.WindowSize = windowBytes(valid.WindowSize)
+	mfs := &MemMapFS{base: underlying, invalid: err}
+	mfs.handles.config = valid
+	mfs.handles.flusher.failed = func(u *unsyncedBytes, err error) {
+		if valid.OnSyncError != nil {
+			name := u.maps.file.Name()
+			valid.OnSyncError(name, wrapError("sync", name, err))
+		}
+	}
+	return mfs
 }
 
 // Open opens a file for reading. The file is a *MappedFile. Errors are the wrapped
@@ -150,17 +143,18 @@ func (mfs *MemMapFS) opened(name string, flag int, open func() (absfs.File, erro
 	if mfs.invalid != nil {
 		return nil, wrapError("open", name, mfs.invalid)
 	}
-	if mfs.closed.Load() {
+	if mfs.handles.closed.Load() {
 		return nil, wrapError("open", name, fs.ErrClosed)
 	}
-	file, err := mfs.openBase(name, flag, open)
-	if err != nil && sysIsShortage(err) && mfs.dropDescriptors() {
+	var file absfs.File
+	err := withoutShortage(func() (err error) {
 		file, err = mfs.openBase(name, flag, open)
-	}
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	f, err := mfs.newFile(file, flag)
+	f, err := mfs.handles.openFile(file, flag)
 	if err != nil {
 		file.Close()
 		return nil, wrapError("open", name, err)
@@ -173,191 +167,11 @@ func (mfs *MemMapFS) openBase(name string, flag int, open func() (absfs.File, er
 	if flag&os.O_TRUNC == 0 {
 		return open()
 	}
-	err = mfs.withoutMaps(func() (err error) {
+	err = mfs.handles.withoutMaps(func() (err error) {
 		file, err = open()
 		return err
 	}, mfs.at(name))
 	return file, err
-}
-
-// newFile makes a MappedFile of file, which was opened with flag.
-func (mfs *MemMapFS) newFile(file absfs.File, flag int) (*MappedFile, error) {
-	f := &MappedFile{file: file, mfs: mfs, flag: flag}
-	if !offersDescriptor(file) {
-		f.unmappable.Store(true)
-	}
-	f.windows.size = wholeFile
-	f.windows.budget = mfs.config.MaxWindows
-	if !mfs.config.MapFullFile {
-		f.windows.size = mfs.config.WindowSize
-	}
-	mode := mfs.config.Mode
-	if mode == ModeCopyOnWrite {
-		info, err := file.Stat()
-		if err != nil {
-			return nil, err
-		}
-		if info.Mode().IsRegular() && info.Size() > 0 {
-			f.writesStay = true
-			f.store = new(pageStore)
-			f.ownsPos.Store(true)
-		} else {
-			mode = ModeReadWrite
-		}
-	}
-	// Where read and write calls need not agree with maps, a mapped range is read and written
-	// through maps alone, also by a handle whose map is read-only. A store into the bytes that Data
-	// and View lend has to be a fault there, so such a handle has a second map to store in.
-	f.storesApart = !sysMapsAgreeWithIO && flag&accessMode == os.O_RDWR && (mode == ModeReadOnly || mode == ModeExecute)
-	f.mapsWritable = flag&accessMode == os.O_RDWR && mode == ModeReadWrite || f.storesApart
-	f.mayStore = flag&(os.O_APPEND|os.O_SYNC) == 0 &&
-		(f.writesStay || f.mapsWritable && mfs.config.SyncMode != SyncImmediate)
-	if flag&os.O_TRUNC != 0 {
-		mfs.shrunk(f.stat)
-	}
-	if mfs.config.NoCache {
-		f.bypassCache()
-	}
-	if err := f.mapAtOpen(); err != nil {
-		f.closed.Store(true)
-		mfs.forget(f)
-		return nil, err
-	}
-	mfs.counters.open.Add(1)
-	return f, nil
-}
-
-// remember adds f to the files that MemMapFS has to know: those that were ever mapped, and those
-// with writes to flush. It reports false if the filesystem is closed. It holds f weakly, so that a
-// handle dropped without Close is collected, as an os.File is.
-func (mfs *MemMapFS) remember(f *MappedFile) bool {
-	f.known.Store(true) // before closed is looked at: Close does it the other way round
-	mfs.mu.Lock()
-	defer mfs.mu.Unlock()
-	if mfs.closed.Load() || f.closed.Load() {
-		return false
-	}
-	if f.slot > 0 {
-		return true
-	}
-	if len(mfs.open) >= max(mfs.swept, 64) {
-		live := mfs.open[:0]
-		for _, entry := range mfs.open {
-			if other := entry.Value(); other != nil {
-				live = append(live, entry)
-				other.slot = len(live)
-			}
-		}
-		clear(mfs.open[len(live):])
-		mfs.open = live
-		mfs.swept = 2 * len(live)
-	}
-	mfs.open = append(mfs.open, weak.Make(f))
-	f.slot = len(mfs.open)
-	return true
-}
-
-// forget takes f, which is being closed, out again.
-func (mfs *MemMapFS) forget(f *MappedFile) {
-	mfs.flusher.remove(f)
-	mfs.mu.Lock()
-	defer mfs.mu.Unlock()
-	if f.slot == 0 {
-		return
-	}
-	last := mfs.open[len(mfs.open)-1]
-	mfs.open[f.slot-1] = last
-	if other := last.Value(); other != nil {
-		other.slot = f.slot
-	}
-	mfs.open[len(mfs.open)-1] = weak.Pointer[MappedFile]{}
-	mfs.open = mfs.open[:len(mfs.open)-1]
-	f.slot = 0
-}
-
-// files returns the files that MemMapFS has to know.
-func (mfs *MemMapFS) files() []*MappedFile {
-	mfs.mu.Lock()
-	defer mfs.mu.Unlock()
-	var files []*MappedFile
-	for _, entry := range mfs.open {
-		if f := entry.Value(); f != nil {
-			files = append(files, f)
-		}
-	}
-	return files
-}
-
-// eachMap calls fn for every open file that was ever mapped and is the one at name, with what
-// describes it now. The caller of fn holds the file's windows.mu.
-func (mfs *MemMapFS) eachMap(name string, fn func(f *MappedFile, info os.FileInfo)) {
-	if mfs.mapped.Load() > 0 {
-		if info, err := mfs.describe(name); err == nil {
-			mfs.eachMapOf(info, fn)
-		}
-	}
-}
-
-func (mfs *MemMapFS) eachMapOf(info os.FileInfo, fn func(f *MappedFile, info os.FileInfo)) {
-	for _, f := range mfs.files() {
-		f.windows.mu.Lock()
-		if f.identity != nil && os.SameFile(f.identity, info) {
-			fn(f, info)
-		}
-		f.windows.mu.Unlock()
-	}
-}
-
-// shrunk tells the maps of the file that stat describes, by all its handles, that it may have become
-// smaller.
-func (mfs *MemMapFS) shrunk(stat func() (os.FileInfo, error)) {
-	if mfs.mapped.Load() > 0 {
-		if info, err := stat(); err == nil {
-			mfs.eachMapOf(info, lowerLimits)
-		}
-	}
-}
-
-// lowerLimits keeps a file's maps from being used past the end of the file.
-func lowerLimits(f *MappedFile, info os.FileInfo) {
-	for _, m := range f.windows.live {
-		m.lower(info.Size())
-	}
-}
-
-// withoutMaps calls change, which makes the file that each of infos describes smaller, or takes it
-// away from its name. Where a map keeps the system from doing that, these files have no map of this
-// filesystem meanwhile, but for those that a View uses; they are mapped again on need.
-func (mfs *MemMapFS) withoutMaps(change func() error, infos ...func() (os.FileInfo, error)) error {
-	if !sysMapsHoldFiles || mfs.mapped.Load() == 0 {
-		return heldByMap(change())
-	}
-	var targets []os.FileInfo
-	for _, info := range infos {
-		if target, err := info(); err == nil {
-			targets = append(targets, target)
-		}
-	}
-	mfs.changing.Lock()
-	defer mfs.changing.Unlock()
-	for _, f := range mfs.files() {
-		f.windows.mu.Lock()
-		if !f.isOneOf(targets) {
-			f.windows.mu.Unlock()
-			continue
-		}
-		defer f.windows.mu.Unlock() // after change
-		f.letGo()
-	}
-	return heldByMap(change())
-}
-
-// isOneOf reports whether a file that was ever mapped is among targets. The caller holds
-// f.windows.mu.
-func (f *MappedFile) isOneOf(targets []os.FileInfo) bool {
-	return f.identity != nil && slices.ContainsFunc(targets, func(target os.FileInfo) bool {
-		return os.SameFile(f.identity, target)
-	})
 }
 
 // at returns a function that describes the file at name.
@@ -380,7 +194,7 @@ func (mfs *MemMapFS) describe(name string) (os.FileInfo, error) {
 // below returns such functions for the file at name and all that a directory of that name has in it.
 // It looks only where withoutMaps has something to do.
 func (mfs *MemMapFS) below(name string) (infos []func() (os.FileInfo, error)) {
-	if !sysMapsHoldFiles || mfs.mapped.Load() == 0 {
+	if !sysMapsHoldFiles || mfs.handles.mapped.Load() == 0 {
 		return nil
 	}
 	info, err := mfs.Lstat(name)
@@ -397,76 +211,11 @@ func (mfs *MemMapFS) below(name string) (infos []func() (os.FileInfo, error)) {
 	return infos
 }
 
-// dropDescriptors closes the descriptors that the files can do without, and reports whether there
-// were any.
-func (mfs *MemMapFS) dropDescriptors() (dropped bool) {
-	if mfs.mapped.Load() == 0 {
-		return false
-	}
-	for _, f := range mfs.files() {
-		f.windows.mu.Lock()
-		if f.keptForProbes {
-			f.dropDescriptor()
-			dropped = true
-		}
-		f.windows.mu.Unlock()
-	}
-	return dropped
-}
-
-// startAgeing has the maps forget from time to time which pages are in memory.
-func (mfs *MemMapFS) startAgeing() {
-	mfs.mu.Lock()
-	defer mfs.mu.Unlock()
-	if mfs.ageing == nil && !mfs.closed.Load() {
-		mfs.ageing = time.AfterFunc(residencyAge, mfs.age)
-	}
-}
-
-func (mfs *MemMapFS) age() {
-	mapped := false
-	for _, f := range mfs.files() {
-		if f.windows.any() {
-			mapped = true
-			f.windows.each((*mapping).forget)
-		}
-	}
-	mfs.mu.Lock()
-	defer mfs.mu.Unlock()
-	if mfs.closed.Load() {
-		return
-	}
-	if mapped {
-		mfs.ageing.Reset(residencyAge)
-	} else {
-		mfs.ageing = nil
-	}
-}
-
 // Close closes the files that are mapped or have writes to flush, waits for flushes in the
 // background, and lets all later opens, and all methods of files still open, fail with fs.ErrClosed.
 // (The Close of a file that was neither still has its wrapped file to close.) It returns what the
 // files' Close returned. The wrapped filesystem stays as it is. The second Close gives fs.ErrClosed.
-func (mfs *MemMapFS) Close() error {
-	mfs.mu.Lock()
-	if mfs.closed.Load() {
-		mfs.mu.Unlock()
-		return fs.ErrClosed
-	}
-	mfs.closed.Store(true)
-	if mfs.ageing != nil {
-		mfs.ageing.Stop()
-	}
-	mfs.mu.Unlock()
-	var err error
-	for _, f := range mfs.files() {
-		if closeErr := f.close(false); !errors.Is(closeErr, fs.ErrClosed) {
-			err = join(err, closeErr)
-		}
-	}
-	mfs.flusher.close()
-	return err
-}
+func (mfs *MemMapFS) Close() error { return mfs.handles.close() }
 
 // Sub returns an fs.FS of the tree below dir. Its files are *MappedFile values.
 func (mfs *MemMapFS) Sub(dir string) (fs.FS, error) { return absfs.FilerToFS(mfs, dir) }
@@ -482,17 +231,23 @@ func (mfs *MemMapFS) Sub(dir string) (fs.FS, error) { return absfs.FilerToFS(mfs
 // truncating), and nothing is changed. As with any file there, one that is open can be removed
 // and renamed only if the wrapped filesystem opens files with FILE_SHARE_DELETE.
 func (mfs *MemMapFS) Truncate(name string, size int64) error {
-	err := mfs.withoutMaps(func() error { return mfs.base.Truncate(name, size) }, mfs.at(name))
+	err := mfs.handles.withoutMaps(func() error { return mfs.base.Truncate(name, size) }, mfs.at(name))
 	if err != nil {
 		return err
 	}
-	mfs.eachMap(name, lowerLimits)
+	mfs.handles.resized(mfs.at(name))
 	return nil
 }
 
 // ReadFile returns the contents of a file. One pass over a file gains nothing from a map, so it
 // is the wrapped filesystem's.
-func (mfs *MemMapFS) ReadFile(name string) ([]byte, error) { return mfs.base.ReadFile(name) }
+func (mfs *MemMapFS) ReadFile(name string) (data []byte, err error) {
+	err = withoutShortage(func() (err error) {
+		data, err = mfs.base.ReadFile(name)
+		return err
+	})
+	return data, err
+}
 
 // Chdir changes the directory to which relative names refer.
 func (mfs *MemMapFS) Chdir(dir string) error { return mfs.base.Chdir(dir) }
@@ -514,18 +269,18 @@ func (mfs *MemMapFS) MkdirAll(name string, perm os.FileMode) error {
 // Remove removes a file or an empty directory. Open files stay readable where the wrapped
 // filesystem has it so. For Windows see Truncate.
 func (mfs *MemMapFS) Remove(name string) error {
-	return mfs.withoutMaps(func() error { return mfs.base.Remove(name) }, mfs.at(name))
+	return mfs.handles.withoutMaps(func() error { return mfs.base.Remove(name) }, mfs.at(name))
 }
 
 // RemoveAll removes a file or a directory with all in it. For Windows see Truncate.
 func (mfs *MemMapFS) RemoveAll(name string) error {
-	return mfs.withoutMaps(func() error { return mfs.base.RemoveAll(name) }, mfs.below(name)...)
+	return mfs.handles.withoutMaps(func() error { return mfs.base.RemoveAll(name) }, mfs.below(name)...)
 }
 
 // Rename renames a file or directory. Open files go on with the file they were opened on. For Windows
 // see Truncate.
 func (mfs *MemMapFS) Rename(oldname, newname string) error {
-	return mfs.withoutMaps(func() error { return mfs.base.Rename(oldname, newname) },
+	return mfs.handles.withoutMaps(func() error { return mfs.base.Rename(oldname, newname) },
 		append(mfs.below(oldname), mfs.at(newname))...)
 }
 
@@ -533,7 +288,14 @@ func (mfs *MemMapFS) Rename(oldname, newname string) error {
 func (mfs *MemMapFS) Stat(name string) (os.FileInfo, error) { return mfs.base.Stat(name) }
 
 // Chmod changes the permissions of a file.
-func (mfs *MemMapFS) Chmod(name string, mode os.FileMode) error { return mfs.base.Chmod(name, mode) }
+func (mfs *MemMapFS) Chmod(name string, mode os.FileMode) error {
+	if err := mfs.base.Chmod(name, mode); err != nil {
+		return err
+	}
+	// The next write takes setuid and setgid away, as write(2) does; a store would not.
+	mfs.handles.each(mfs.at(name), func(f *MappedFile) { f.maps.endTerm() })
+	return nil
+}
 
 // Chown changes the owner and group of a file.
 func (mfs *MemMapFS) Chown(name string, uid, gid int) error { return mfs.base.Chown(name, uid, gid) }
@@ -544,12 +306,18 @@ func (mfs *MemMapFS) Chtimes(name string, atime, mtime time.Time) error {
 	if err := mfs.base.Chtimes(name, atime, mtime); err != nil {
 		return err
 	}
-	mfs.eachMap(name, func(f *MappedFile, _ os.FileInfo) { f.unsynced.stored.Store(false) })
+	mfs.handles.each(mfs.at(name), func(f *MappedFile) { f.unsynced.stored.Store(false) })
 	return nil
 }
 
 // ReadDir returns the entries of a directory.
-func (mfs *MemMapFS) ReadDir(name string) ([]fs.DirEntry, error) { return mfs.base.ReadDir(name) }
+func (mfs *MemMapFS) ReadDir(name string) (entries []fs.DirEntry, err error) {
+	err = withoutShortage(func() (err error) {
+		entries, err = mfs.base.ReadDir(name)
+		return err
+	})
+	return entries, err
+}
 
 // Lstat is Stat of a symbolic link itself. On a filesystem without links it is Stat.
 func (mfs *MemMapFS) Lstat(name string) (os.FileInfo, error) {

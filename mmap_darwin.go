@@ -11,6 +11,8 @@ import (
 // the block size of APFS, and of HFS+ unless it was made with another.
 const sysHoleUnit = 4096
 
+const sysReadsAhead = true
+
 // sysReadAhead starts reading a range into the cache (F_RDADVISE). x/sys has one fcntl(2) with a pointer,
 // for another command; the system takes the pointer for what this command wants.
 func sysReadAhead(fd uintptr, offset, length int64) error {

@@ -1,7 +1,12 @@
 package memmapfs
 
 import (
+	"bytes"
 	"errors"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +23,8 @@ const (
 	sysSyncFlags = unix.MAP_SHARED_VALIDATE | unix.MAP_SYNC
 
 	sysHoleUnit = 1
+	// sysReadAhead starts reading.
+	sysReadsAhead = true
 )
 
 // sysMapPastEnd maps a page behind the end of a file: an access to it is a SIGBUS.
@@ -127,3 +134,124 @@ func sysPunchHole(fd uintptr, offset, length int64) error {
 }
 
 func sysNoCache(fd uintptr) error { return errors.ErrUnsupported }
+
+// sysFilesystem returns what kind of filesystem a file is on, and its name. The kinds that keep one
+// page cache for maps and calls are those whose files are mapped and read by the kernel's generic
+// code (mm/filemap.c: filemap_fault, filemap_read) on a device of this machine. The numbers are those
+// of statfs(2) and of the kernel's include/uapi/linux/magic.h. ZFS keeps a cache of its own beside
+// the kernel's, and is left out.
+func sysFilesystem(fd uintptr) (kind int, name string, err error) {
+	var status unix.Statfs_t
+	if err := unix.Fstatfs(int(fd), &status); err != nil {
+		return filesystemUnknown, "", err
+	}
+	const ntfs3, bcachefs, jfs, ubifs, hfsPlus = 0x7366746e, 0xca451a4e, 0x3153464a, 0x24051905, 0x482b
+	switch uint32(status.Type) {
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC,
+		unix.SQUASHFS_MAGIC, unix.EROFS_SUPER_MAGIC_V1, unix.ISOFS_SUPER_MAGIC, unix.CRAMFS_MAGIC,
+		unix.MSDOS_SUPER_MAGIC, unix.EXFAT_SUPER_MAGIC, unix.UDF_SUPER_MAGIC, unix.REISERFS_SUPER_MAGIC,
+		unix.NILFS_SUPER_MAGIC, unix.MINIX_SUPER_MAGIC, unix.MINIX2_SUPER_MAGIC, unix.MINIX3_SUPER_MAGIC,
+		ntfs3, bcachefs, jfs, ubifs, hfsPlus:
+		return filesystemOnePage, "a local filesystem", nil
+	case unix.TMPFS_MAGIC, unix.RAMFS_MAGIC, unix.HUGETLBFS_MAGIC:
+		return filesystemFillsHole, "a filesystem in memory", nil
+	case unix.OVERLAYFS_SUPER_MAGIC:
+		return filesystemOverlay, "overlayfs", nil
+	case unix.FUSE_SUPER_MAGIC:
+		return filesystemUnknown, "FUSE", nil
+	case unix.NFS_SUPER_MAGIC:
+		return filesystemUnknown, "NFS", nil
+	case unix.SMB_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC:
+		return filesystemUnknown, "SMB", nil
+	case unix.V9FS_MAGIC:
+		return filesystemUnknown, "9p", nil
+	case unix.CEPH_SUPER_MAGIC:
+		return filesystemUnknown, "Ceph", nil
+	case unix.AFS_SUPER_MAGIC, unix.AFS_FS_MAGIC:
+		return filesystemUnknown, "AFS", nil
+	}
+	return filesystemUnknown, "a filesystem of the unknown type 0x" + strconv.FormatUint(uint64(uint32(status.Type)), 16), nil
+}
+
+// sysDirtyPages counts the pages of a file that are to be written to the disk, or are being written. It
+// needs what sysCachedPages needs.
+func sysDirtyPages(fd uintptr) (int64, error) {
+	var area unix.CachestatRange // all of the file
+	var result unix.Cachestat_t
+	if err := unix.Cachestat(uint(fd), &area, &result, 0); err != nil {
+		return 0, err
+	}
+	return int64(result.Dirty + result.Writeback), nil
+}
+
+// sysPrivatePages tells which pages of a private map are its own: those that were stored to, in memory
+// or in swap (proc_pid_pagemap(5)).
+func sysPrivatePages(data []byte, own []bool) error {
+	const present, swapped, ofFile = 1 << 63, 1 << 62, 1 << 61
+	file, err := os.Open("/proc/self/pagemap")
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	first := int64(uintptr(unsafe.Pointer(unsafe.SliceData(data)))) / int64(sysMapAlignment())
+	entries := make([]uint64, min(len(own), 8<<10))
+	for done := 0; done < len(own); {
+		entries = entries[:min(len(entries), len(own)-done)]
+		b := unsafe.Slice((*byte)(unsafe.Pointer(&entries[0])), 8*len(entries))
+		if _, err := file.ReadAt(b, (first+int64(done))*8); err != nil {
+			return err
+		}
+		for i, entry := range entries {
+			own[done+i] = entry&(present|swapped) != 0 && entry&ofFile == 0
+		}
+		done += len(entries)
+	}
+	return nil
+}
+
+// sysMapLimit returns how many maps the process may have (vm.max_map_count).
+func sysMapLimit() (int64, error) {
+	text, err := os.ReadFile("/proc/sys/vm/max_map_count")
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+}
+
+// sysAddressLimit returns how many bytes of addresses the process may have (RLIMIT_AS).
+func sysAddressLimit() (int64, error) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_AS, &limit); err != nil {
+		return 0, err
+	}
+	if limit.Cur >= 1<<62 {
+		return 0, errors.ErrUnsupported // there is none
+	}
+	return int64(limit.Cur), nil
+}
+
+// sysMajorFaults returns how often the process has waited for a disk in a page fault: majflt of
+// proc_pid_stat(5). getrusage(2) is a call that a filter may not know.
+func sysMajorFaults() (int64, error) {
+	text, err := os.ReadFile("/proc/self/stat")
+	if err != nil {
+		return 0, err
+	}
+	// The fields that follow the name, which may have anything in it, begin with the third.
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) < 10 {
+		return 0, errors.ErrUnsupported
+	}
+	return strconv.ParseInt(fields[12-3], 10, 64)
+}
+
+// sysFiltered reports whether a filter of system calls is set (proc_pid_status(5)). It does not ask by
+// prctl(2), which a filter may not know. Programs on Android always have one.
+func sysFiltered() bool {
+	text, err := os.ReadFile("/proc/self/status")
+	if err != nil || runtime.GOOS == "android" {
+		return runtime.GOOS == "android"
+	}
+	_, after, found := strings.Cut(string(text), "\nSeccomp:")
+	return found && !strings.HasPrefix(strings.TrimSpace(after), "0")
+}

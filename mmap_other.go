@@ -19,6 +19,7 @@ const (
 	sysOpenNonblock       = 0
 	sysAppendsAtPosition  = false
 	sysHoleUnit           = 1
+	sysReadsAhead         = false
 )
 
 func sysMapAlignment() int { return os.Getpagesize() }
@@ -66,3 +67,23 @@ func sysPunchHole(fd uintptr, offset, length int64) error { return errors.ErrUns
 func sysNoCache(fd uintptr) error { return errors.ErrUnsupported }
 
 func sysMapPastEnd() ([]byte, error) { return nil, errors.ErrUnsupported }
+
+func sysDirtyPages(fd uintptr) (int64, error) { return 0, errors.ErrUnsupported }
+
+func sysPrivatePages(data []byte, own []bool) error { return errors.ErrUnsupported }
+
+func sysMapLimit() (int64, error) { return 0, errors.ErrUnsupported }
+
+func sysAddressLimit() (int64, error) { return 0, errors.ErrUnsupported }
+
+func sysMajorFaults() (int64, error) { return 0, errors.ErrUnsupported }
+
+func sysFiltered() bool { return false }
+
+func sysFilesystem(fd uintptr) (kind int, name string, err error) {
+	return filesystemUnknown, "", errors.ErrUnsupported
+}
+
+func sysIsDescriptorShortage(err error) bool { return false }
+
+func sysDescriptorLimit() (int64, error) { return 0, errors.ErrUnsupported }

@@ -38,3 +38,32 @@ func sysMapUnit(fd uintptr) (int64, error) { return 0, errors.ErrUnsupported }
 func sysMayWrite(fd uintptr) error { return errors.ErrUnsupported }
 
 func sysMapPastEnd() ([]byte, error) { return nil, errors.ErrUnsupported }
+
+func sysDirtyPages(fd uintptr) (int64, error) { return 0, errors.ErrUnsupported }
+
+func sysPrivatePages(data []byte, own []bool) error { return errors.ErrUnsupported }
+
+func sysMapLimit() (int64, error) { return 0, errors.ErrUnsupported }
+
+// sysAddressLimit returns how many bytes of addresses the process may have (RLIMIT_AS of getrlimit(2)).
+func sysAddressLimit() (int64, error) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_AS, &limit); err != nil {
+		return 0, err
+	}
+	if uint64(limit.Cur) >= 1<<62 {
+		return 0, errors.ErrUnsupported // there is none
+	}
+	return int64(limit.Cur), nil
+}
+
+// sysMajorFaults returns how often the process has waited for a disk in a page fault.
+func sysMajorFaults() (int64, error) {
+	var usage unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
+		return 0, err
+	}
+	return int64(usage.Majflt), nil
+}
+
+func sysFiltered() bool { return false }

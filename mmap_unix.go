@@ -114,3 +114,17 @@ func sysIsShortage(err error) bool {
 }
 
 func sysIsHeldByMap(err error) bool { return false }
+
+// sysIsDescriptorShortage reports whether err says that the process, or the system, has no descriptor left.
+func sysIsDescriptorShortage(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
+}
+
+// sysDescriptorLimit returns how many descriptors the process may have (RLIMIT_NOFILE).
+func sysDescriptorLimit() (int64, error) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, err
+	}
+	return int64(min(uint64(limit.Cur), 1<<62)), nil
+}

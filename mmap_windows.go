@@ -22,6 +22,7 @@ const (
 	sysFileSyncCoversMaps = false
 	sysOpenNonblock       = 0
 	sysHoleUnit           = 1
+	sysReadsAhead         = false
 	// With Go 1.24 a handle opened with O_APPEND and O_TRUNC writes at its position.
 	sysAppendsAtPosition = true
 )
@@ -241,3 +242,37 @@ func sysMayWrite(fd uintptr) error { return errors.ErrUnsupported }
 func sysNoCache(fd uintptr) error { return errors.ErrUnsupported }
 
 func sysMapPastEnd() ([]byte, error) { return nil, errors.ErrUnsupported }
+
+func sysDirtyPages(fd uintptr) (int64, error) { return 0, errors.ErrUnsupported }
+
+func sysPrivatePages(data []byte, own []bool) error { return errors.ErrUnsupported }
+
+func sysMapLimit() (int64, error) { return 0, errors.ErrUnsupported }
+
+func sysAddressLimit() (int64, error) { return 0, errors.ErrUnsupported }
+
+func sysMajorFaults() (int64, error) { return 0, errors.ErrUnsupported }
+
+func sysFiltered() bool { return false }
+
+// sysFilesystem tells local volumes from remote ones, of which a view may show old bytes, and files
+// behind reparse points (FILE_ATTRIBUTE_REPARSE_POINT), which a filter may transform.
+func sysFilesystem(fd uintptr) (kind int, name string, err error) {
+	var info win.ByHandleFileInformation
+	if err := win.GetFileInformationByHandle(win.Handle(fd), &info); err != nil {
+		return filesystemUnknown, "", err
+	}
+	if info.FileAttributes&win.FILE_ATTRIBUTE_REPARSE_POINT != 0 {
+		return filesystemUnknown, "a reparse point", nil
+	}
+	// It fails for a local file (FILE_REMOTE_PROTOCOL_INFO, remarks).
+	var protocol [256]byte
+	if win.GetFileInformationByHandleEx(win.Handle(fd), win.FileRemoteProtocolInfo, &protocol[0], uint32(len(protocol))) == nil {
+		return filesystemUnknown, "a remote volume", nil
+	}
+	return filesystemOnePage, "a local volume", nil
+}
+
+func sysIsDescriptorShortage(err error) bool { return errors.Is(err, win.ERROR_TOO_MANY_OPEN_FILES) }
+
+func sysDescriptorLimit() (int64, error) { return 0, errors.ErrUnsupported }

@@ -2,353 +2,488 @@ package memmapfs
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"sync"
 	"unsafe"
 )
 
-// pageStore holds the private pages of a copy-on-write file that no private map holds: those
-// of a file mapped by windows, which come and go, and of one that cannot be mapped. Its
-// memory is that of the pages written to.
-type pageStore struct {
-	mu    sync.RWMutex // guards pages and their bytes; a mapping's locks are taken under it
-	pages map[int64][]byte
+// privateBytes are the bytes that a copy-on-write handle has instead of the file's. What was
+// written by calls lies in memory of our own, byte by byte, whatever happens to the file; all other
+// bytes are the file's, as its own calls show them. Bytes that Data and View lend lie in private
+// maps of the file, into which the written ones are copied first; what is stored there is found by
+// asking the system which pages of the map are its own, and taken over when a View ends.
+type privateBytes struct {
+	maps *fileMaps
+
+	mu    sync.RWMutex // guards the fields below and the pages; the locks of fileMaps are taken under it
+	pages map[int64]*privatePage
+	lent  []*lentMap
+	ended bool
 }
 
-func (s *pageStore) drop() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.pages = nil
+// privatePage is a page of which some bytes are private.
+type privatePage struct {
+	data   []byte
+	marked []uint64 // a bit for each private byte; nil if all are
 }
 
-// writePrivate writes p at off without touching the file. What would
-// change the file's size is refused as a whole.
-func (f *MappedFile) writePrivate(p []byte, off int64) (int, error) {
-	if f.flag&os.O_APPEND != 0 {
+// lentMap is a private map whose bytes are lent.
+type lentMap struct {
+	*mapping
+	views   int              // that are running
+	exposed bool             // Data has handed out its bytes, for good
+	base    map[int64][]byte // what was copied into its pages, by page of the file
+}
+
+// isLent reports whether anybody may store into the map.
+func (l *lentMap) isLent() bool { return l.exposed || l.views > 0 }
+
+// write writes p at off without touching the file. What would change the file's size is refused as
+// a whole.
+func (b *privateBytes) write(p []byte, off int64) (int, error) {
+	switch {
+	case b.maps.flag&os.O_APPEND != 0:
+		return 0, errCopyOnWriteSize
+	case off < 0:
+		return 0, ErrInvalidOffset
+	case len(p) == 0:
+		return 0, nil
+	case int64(len(p)) > math.MaxInt64-off:
 		return 0, errCopyOnWriteSize
 	}
-	if off < 0 {
-		return 0, ErrInvalidOffset
-	}
-	if len(p) == 0 {
-		return 0, nil
-	}
-	info, err := f.stat()
+	info, err := b.maps.stat()
 	if err != nil {
 		return 0, err
 	}
-	size := info.Size()
-	if off > size || int64(len(p)) > size-off {
+	if off+int64(len(p)) > info.Size() {
 		return 0, errCopyOnWriteSize
 	}
-	if f.flag&accessMode == os.O_WRONLY {
-		return len(p), nil // nobody can read it
-	}
-	done := 0
-	for done < len(p) {
-		n, err := f.writePrivateHead(p[done:], off+int64(done), size)
-		done += n
-		if err != nil {
-			return done, err
-		}
-	}
-	return done, nil
-}
-
-// writePrivateHead writes the head of p to where its first byte lives.
-func (f *MappedFile) writePrivateHead(p []byte, off, size int64) (int, error) {
-	for attempt := 0; ; attempt++ {
-		m := f.windows.at(off)
-		if m == nil && !f.unmappable.Load() && f.windows.mapsWhole() {
-			f.mapWindow(off, true)
-			m = f.windows.at(off)
-		}
-		if m != nil && m.private {
-			m.raise(size)
-			if m.holds(off) {
-				n := int(min(int64(len(p)), m.limit.Load()-(off-m.offset)))
-				n, err := f.storePrivate(m, p[:n], off)
-				if err != errMapDecides {
-					return n, err
-				}
-				if attempt == maxAttempts {
-					return 0, ErrSIGBUS
-				}
-				continue // the file may have shrunk and grown meanwhile
-			}
-		}
-		n, err := f.storePage(p[:min(int64(len(p)), pageBytes-off%pageBytes)], off)
-		if err != errMapDecides {
-			return n, err
-		}
-		if f.isClosed() {
-			return 0, fs.ErrClosed
-		}
-	}
-}
-
-const maxAttempts = 10
-
-// errMapDecides refuses a page for the store because Data or View show the map's.
-var errMapDecides = errors.New("the private map decides")
-
-// storePrivate stores p into a private map. What the map does not take goes to the page store:
-// a map of a file in tmpfs needs space on the disk for a hole that is only read.
-func (f *MappedFile) storePrivate(m *mapping, p []byte, off int64) (int, error) {
-	start := off - m.offset
-	first, last := pageSpan(start, len(p))
-	var readErr error
-	for page := first; page <= last; page++ {
-		if !m.resident.has(page, page) && !m.written.has(page, page) {
-			var b [1]byte // a read in a system call brings the page in
-			if _, err := f.file.ReadAt(b[:], m.offset+int64(page)*pageBytes); err != nil && err != io.EOF {
-				readErr = err
-			}
-		}
-	}
-	if f.storeInMap(m, start, p, first, last) {
-		return len(p), nil
-	}
-	switch {
-	case f.isClosed():
-		return 0, fs.ErrClosed
-	case !m.holds(off + int64(len(p)) - 1):
-		return 0, errCopyOnWriteSize
-	case m.ungated.Load() && readErr != nil:
-		return 0, readErr
-	}
-	return f.storePage(p[:min(int64(len(p)), pageBytes-off%pageBytes)], off)
-}
-
-// storeInMap stores p into the pages from first to last of a private map, unless one of them is in the
-// store. It holds the store's lock, so that none moves there meanwhile.
-func (f *MappedFile) storeInMap(m *mapping, start int64, p []byte, first, last int) bool {
-	f.store.mu.RLock()
-	defer f.store.mu.RUnlock()
-	offset := m.offset / pageBytes
-	if f.store.has(offset+int64(first), offset+int64(last)) || !f.copyIn(m, start, p) {
-		return false
-	}
-	m.written.add(first, last)
-	m.resident.add(first, last)
-	return true
-}
-
-// has reports whether any page from first to last is in the store. The caller holds s.mu.
-func (s *pageStore) has(first, last int64) bool {
-	for index := first; index <= last && len(s.pages) > 0; index++ {
-		if _, ok := s.pages[index]; ok {
-			return true
-		}
-	}
-	return false
-}
-
-// storePage writes p, which lies in one page, to the page store.
-func (f *MappedFile) storePage(p []byte, off int64) (int, error) {
-	readable := make([]byte, len(p))
-	if copyGuarded(unsafe.Pointer(unsafe.SliceData(readable)), unsafe.Pointer(unsafe.SliceData(p)), len(p)) != nil {
+	given := p
+	p = make([]byte, len(given))
+	if copyGuarded(unsafe.Pointer(&p[0]), unsafe.Pointer(&given[0]), len(p)) != nil {
 		return 0, errBadBuffer
 	}
-	index := off / pageBytes
-	f.store.mu.Lock()
-	defer f.store.mu.Unlock()
-	m := f.windows.at(off)
-	if m != nil && off-m.offset >= int64(len(m.data)) {
-		m = nil // the file has grown past its map
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ended {
+		return 0, fs.ErrClosed
 	}
-	at := 0 // the page in the map
-	if m != nil {
-		at = int((off - m.offset) / pageBytes)
-		if m.ungated.Load() {
-			return 0, errMapDecides
-		}
+	b.maps.hide(byteRange{off, off + int64(len(p))}, true)
+	for done := 0; done < len(p); {
+		at := off + int64(done)
+		n := min(len(p)-done, int(pageBytes-at%pageBytes))
+		b.pageLocked(at/pageBytes).write(p[done:done+n], int(at%pageBytes))
+		done += n
 	}
-	page, ok := f.store.pages[index]
-	if !ok {
-		page = make([]byte, pageBytes)
-		// A store that does not take the lock looks again after it whether the page is still the map's.
-		// So the page leaves the map first and is copied after.
-		inMap := m != nil && m.private && m.written.has(at, at)
-		if inMap {
-			m.written.remove(at, at)
-		}
-		if (!inMap || !f.copyOut(page, m, int64(at)*pageBytes)) && int64(len(p)) < pageBytes {
-			if _, err := f.file.ReadAt(page, index*pageBytes); err != nil && err != io.EOF {
-				return 0, err
-			}
-		}
-		if f.store.pages == nil {
-			f.store.pages = make(map[int64][]byte)
-		}
-		f.store.pages[index] = page
-	}
-	copy(page[off%pageBytes:], readable)
-	// Whoever marks a page looks at the store under its lock first: from here on no map serves
-	// this page.
-	if m != nil {
-		m.resident.remove(at, at)
-		m.written.remove(at, at)
+	for _, l := range b.lent {
+		b.mirrorLocked(l, p, off)
 	}
 	return len(p), nil
 }
 
-// insertPrivate publishes a private map, with the store's pages that lie in it. The caller holds
-// f.windows.mu.
-func (f *MappedFile) insertPrivate(m *mapping) error {
-	f.store.mu.Lock()
-	defer f.store.mu.Unlock()
-	copied, ok := f.copyStored(m)
-	if !ok {
-		m.release()
-		return ErrSIGBUS
+func (b *privateBytes) pageLocked(index int64) *privatePage {
+	page := b.pages[index]
+	if page == nil {
+		page = &privatePage{data: make([]byte, pageBytes), marked: make([]uint64, (pageBytes+63)/64)}
+		if b.pages == nil {
+			b.pages = make(map[int64]*privatePage)
+		}
+		b.pages[index] = page
 	}
-	f.windows.insert(m)
-	f.forgetStored(copied)
+	return page
+}
+
+// write makes bytes of the page private.
+func (page *privatePage) write(p []byte, at int) {
+	copy(page.data[at:], p)
+	if page.marked == nil {
+		return
+	}
+	if len(p) == len(page.data) {
+		page.marked = nil
+		return
+	}
+	for i := at; i < at+len(p); i++ {
+		page.marked[i>>6] |= 1 << (i & 63)
+	}
+}
+
+// overlay copies the private bytes of the page from at on over p.
+func (page *privatePage) overlay(p []byte, at int) {
+	if page.marked == nil {
+		copy(p, page.data[at:])
+		return
+	}
+	for i := range p {
+		if page.marked[(at+i)>>6]&(1<<((at+i)&63)) != 0 {
+			p[i] = page.data[at+i]
+		}
+	}
+}
+
+// overlay puts the private bytes of [off, off+len(p)) over p, which holds the file's.
+func (b *privateBytes) overlay(p []byte, off int64) error {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if b.ended {
+		return fs.ErrClosed
+	}
+	b.eachPage(p, off, func(p []byte, at int64) {
+		if page := b.pages[at/pageBytes]; page != nil {
+			page.overlay(p, int(at%pageBytes))
+		}
+	})
+	for _, l := range b.lent {
+		if l.isLent() {
+			b.overlayLent(l, p, off)
+		}
+	}
 	return nil
 }
 
-// ungate makes a private map the only truth about its range, because its bytes are handed out. It
-// reports whether the map takes the store's pages that lie in it.
-func (f *MappedFile) ungate(m *mapping) bool {
-	if m.ungated.Load() {
-		return true
-	}
-	f.store.mu.Lock()
-	defer f.store.mu.Unlock()
-	copied, ok := f.copyStored(m)
-	if ok {
-		m.ungated.Store(true)
-		f.forgetStored(copied)
-	}
-	return ok
-}
-
-func (f *MappedFile) forgetStored(indexes []int64) {
-	for _, index := range indexes {
-		delete(f.store.pages, index)
+// eachPage calls fn for the parts of p, which lies at off, that lie in one page each.
+func (b *privateBytes) eachPage(p []byte, off int64, fn func(p []byte, at int64)) {
+	for len(p) > 0 {
+		n := min(int64(len(p)), pageBytes-off%pageBytes)
+		fn(p[:n], off)
+		p, off = p[n:], off+n
 	}
 }
 
-// storeMapped moves the private pages of all private maps to the store, so that the maps can be
-// taken away. It moves none and reports false if a View uses one. The caller holds f.windows.mu.
-func (f *MappedFile) storeMapped() bool {
-	f.store.mu.Lock()
-	defer f.store.mu.Unlock()
-	for _, m := range f.windows.live { // just one, if any: see pageStore
-		if !m.private {
+// overlayLent copies what the map's own pages hold over p. It copies by way of a buffer, because a
+// fault must leave the other bytes in p.
+func (b *privateBytes) overlayLent(l *lentMap, p []byte, off int64) {
+	from, to := max(off, l.offset), min(off+int64(len(p)), l.offset+int64(len(l.data)))
+	if from >= to {
+		return
+	}
+	var buffer []byte
+	own := b.ownPages(l, byteRange{from, to})
+	b.eachPage(p[from-off:to-off], from, func(p []byte, at int64) {
+		if !own(at) {
+			return
+		}
+		if buffer == nil {
+			buffer = make([]byte, pageBytes)
+		}
+		if l.copyOut(buffer[:len(p)], at-l.offset) == nil {
+			copy(p, buffer)
+		}
+	})
+}
+
+// ownPages asks which pages of a lent map are its own, those that were stored to and that no
+// truncation of the file has taken away since, and returns a function that tells it of the page at an
+// offset. Where the system does not say so, all are taken to be.
+func (b *privateBytes) ownPages(l *lentMap, s byteRange) func(at int64) bool {
+	s = s.pages()
+	part := l.part(s)
+	own := make([]bool, pagesIn(int64(len(part))))
+	if system.privatePages(part, own) != nil {
+		return func(int64) bool { return true }
+	}
+	return func(at int64) bool { return own[(at-s.from)/pageBytes] }
+}
+
+// mirrorLocked stores written bytes in a lent map, too. What the map cannot take, past the end of a
+// file that has shrunk, is copied when it is lent again.
+func (b *privateBytes) mirrorLocked(l *lentMap, p []byte, off int64) {
+	from, to := max(off, l.offset), min(off+int64(len(p)), l.offset+int64(len(l.data)))
+	if from >= to || !l.writable {
+		return
+	}
+	own := b.ownPages(l, byteRange{from, to})
+	b.eachPage(p[from-off:to-off], from, func(p []byte, at int64) {
+		index := at / pageBytes
+		base := l.base[index]
+		if base == nil && !own(at) {
+			base = make([]byte, pageBytes)
+			if l.copyOut(base, index*pageBytes-l.offset) != nil {
+				return
+			}
+			l.setBase(index, base)
+		}
+		l.copyIn(at-l.offset, p)
+		if base != nil {
+			copy(base[at%pageBytes:], p)
+		}
+	})
+}
+
+func (l *lentMap) setBase(index int64, base []byte) {
+	if l.base == nil {
+		l.base = make(map[int64][]byte)
+	}
+	l.base[index] = base
+}
+
+// lendLocked copies the private bytes of the map's range into it, in pages that are not its own.
+func (b *privateBytes) lendLocked(l *lentMap) error {
+	if len(b.pages) == 0 {
+		return nil
+	}
+	s := l.byteRange()
+	own := b.ownPages(l, s)
+	for index, private := range b.pages {
+		at := index * pageBytes
+		if at < s.from || at >= s.to || l.base[index] != nil && own(at) {
 			continue
 		}
-		if !m.seal() {
+		page := make([]byte, pageBytes)
+		if l.copyOut(page, at-l.offset) != nil {
+			continue // past the end of the file
+		}
+		private.overlay(page, 0)
+		if l.copyIn(at-l.offset, page) != nil {
+			return ErrSIGBUS
+		}
+		l.setBase(index, page)
+	}
+	return nil
+}
+
+// data returns the bytes of the private map of the window that holds pos, for good.
+func (b *privateBytes) data(pos int64) ([]byte, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s, size, err := b.windowOf(pos)
+	if err != nil {
+		return nil, err
+	}
+	l, err := b.lentMapLocked(s, pos, true)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.lendLocked(l); err != nil {
+		b.dropLocked(l)
+		return nil, err
+	}
+	if !l.exposed {
+		b.maps.hide(l.byteRange(), false)
+		l.exposed = true
+		l.life.exposed.Store(true)
+	}
+	limit := min(size-l.offset, int64(len(l.data)))
+	return l.data[:limit:limit], nil
+}
+
+// windowOf returns the range of the window that holds pos, as far as the file reaches.
+func (b *privateBytes) windowOf(pos int64) (s byteRange, size int64, err error) {
+	info, err := b.maps.mappable()
+	if err != nil {
+		return byteRange{}, 0, err
+	}
+	size = info.Size()
+	if pos >= size || size == 0 {
+		return byteRange{}, size, io.EOF
+	}
+	w := &b.maps.windows
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.size == wholeFile {
+		return byteRange{0, size}, size, nil
+	}
+	from := pos - pos%w.size
+	return byteRange{from, min(from+w.size, size)}, size, nil
+}
+
+// lentMapLocked returns a private map that has the range, or with exposed the one that Data has
+// handed out for pos, although it may end before the range does. It makes it if need be.
+func (b *privateBytes) lentMapLocked(s byteRange, pos int64, exposed bool) (*lentMap, error) {
+	if b.ended {
+		return nil, fs.ErrClosed
+	}
+	for _, l := range b.lent {
+		r := l.byteRange()
+		if l.writable && (r.from <= s.from && s.to <= r.to || exposed && l.exposed && r.from <= pos && pos < r.to) {
+			return l, nil
+		}
+	}
+	return b.newLentLocked(s)
+}
+
+func (b *privateBytes) newLentLocked(s byteRange) (*lentMap, error) {
+	if b.ended {
+		return nil, fs.ErrClosed
+	}
+	m, err := b.maps.mapRange(s.from, s.to-s.from, mapWrite|mapPrivate)
+	if err != nil {
+		return nil, err
+	}
+	l := &lentMap{mapping: m}
+	b.lent = append(b.lent, l)
+	return l, nil
+}
+
+// view lends the bytes [off, off+n) of a file that has them, until endView. Where the file is
+// not mapped as a whole the bytes are read-only.
+func (b *privateBytes) view(off, n int64) (*lentMap, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := byteRange{off, off + n}
+	readOnly := !b.maps.windows.mapsWhole()
+	l, err := b.viewMapLocked(s, readOnly)
+	if err != nil {
+		return nil, err
+	}
+	if err = b.lendLocked(l); err == nil && readOnly && l.writable && !l.isLent() {
+		err = system.protect(l.data)
+		l.writable = false
+	}
+	if err != nil {
+		b.dropLocked(l)
+		return nil, err
+	}
+	b.maps.hide(s, false)
+	l.views++
+	return l, nil
+}
+
+// endView takes over what a View has stored. A map of which no page is its own stays for the next View.
+func (b *privateBytes) endView(l *lentMap, off, n int64) {
+	s := byteRange{off, off + n}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	l.views--
+	b.maps.show(s)
+	if b.ended || l.exposed {
+		return
+	}
+	clean := b.takeLocked(l, s)
+	if l.views == 0 && (!clean || !l.writable || b.maps.copiedUp.Load()) {
+		b.dropLocked(l)
+	}
+}
+
+// viewMapLocked returns a map to view a range in: the whole file's, if it is mapped as a whole.
+func (b *privateBytes) viewMapLocked(s byteRange, readOnly bool) (*lentMap, error) {
+	if readOnly {
+		return b.newLentLocked(s)
+	}
+	if whole, _, err := b.windowOf(s.from); err == nil && s.to <= whole.to {
+		if l, err := b.lentMapLocked(whole, s.from, false); err == nil {
+			return l, nil
+		}
+	}
+	return b.lentMapLocked(s, s.from, false)
+}
+
+// dropLocked takes away a lent map that nobody uses.
+func (b *privateBytes) dropLocked(l *lentMap) {
+	if l.isLent() {
+		return
+	}
+	for i, other := range b.lent {
+		if other == l {
+			b.lent = append(b.lent[:i:i], b.lent[i+1:]...)
+		}
+	}
+	l.release()
+	b.maps.unpin(l.mapping)
+}
+
+// takeLocked takes over what was stored in a range of a lent map, and reports whether no page is its own. It
+// looks at the pages that are the map's own, for bytes that are others than those copied there or, if
+// none were, than calls give.
+func (b *privateBytes) takeLocked(l *lentMap, s byteRange) (clean bool) {
+	if !l.writable {
+		return true
+	}
+	s = s.pages()
+	s.to = min(s.to, l.offset+int64(len(l.data)))
+	own := b.ownPages(l, s)
+	clean = true
+	page, now := make([]byte, pageBytes), make([]byte, pageBytes)
+	for at := s.from; at < s.to; at += pageBytes {
+		if !own(at) || l.copyOut(page, at-l.offset) != nil {
+			continue
+		}
+		clean = false // it does not follow the file any more
+		base := l.base[at/pageBytes]
+		if base == nil {
+			base = now[:b.readLocked(now, at)]
+		}
+		if !bytes.Equal(page[:len(base)], base) {
+			b.takePageLocked(page[:len(base)], base, at)
+		}
+	}
+	return clean
+}
+
+// readLocked reads the page at off as calls show it, and returns how much of it there is.
+func (b *privateBytes) readLocked(page []byte, off int64) int {
+	n, err := b.maps.file.ReadAt(page, off)
+	if err != nil && err != io.EOF {
+		return 0
+	}
+	if private := b.pages[off/pageBytes]; private != nil {
+		private.overlay(page[:n], 0)
+	}
+	return n
+}
+
+// takePageLocked makes private what page, at off, has other than base.
+func (b *privateBytes) takePageLocked(page, base []byte, off int64) {
+	b.maps.hide(byteRange{off, off + pageBytes}, true)
+	private := b.pageLocked(off / pageBytes)
+	for from := 0; from < len(page); from++ {
+		if page[from] == base[from] {
+			continue
+		}
+		to := from + 1
+		for to < len(page) && page[to] != base[to] {
+			to++
+		}
+		private.write(page[from:to], from)
+		from = to
+	}
+}
+
+// letGo takes the lent maps away, for a change of the file that they would prevent, with what was
+// stored there kept. It does nothing and reports false if a View is running.
+func (b *privateBytes) letGo() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, l := range b.lent {
+		if l.views > 0 {
 			return false
 		}
-		f.storeMap(m)
-		m.revokeSealed()
 	}
+	b.releaseLocked()
 	return true
 }
 
-// storeMap copies m's private pages to the store. If the map's bytes were handed out, any page may
-// have been stored to. The caller holds f.store.mu.
-func (f *MappedFile) storeMap(m *mapping) {
-	if f.store.pages == nil {
-		f.store.pages = make(map[int64][]byte)
-	}
-	handedOut := m.ungated.Swap(false)
-	for at := range pagesIn(m.limit.Load()) {
-		stored := m.written.has(at, at)
-		m.resident.remove(at, at)
-		m.written.remove(at, at) // before the page is copied: see storePage
-		page := make([]byte, pageBytes)
-		offset := int64(at) * pageBytes
-		if (stored || handedOut) && f.copyOut(page, m, offset) && (stored || f.differs(page, m.offset+offset)) {
-			f.store.pages[(m.offset+offset)/pageBytes] = page
+func (b *privateBytes) releaseLocked() {
+	for _, l := range b.lent {
+		b.takeLocked(l, l.byteRange())
+		if l.exposed {
+			b.maps.show(l.byteRange())
 		}
+		l.release()
+		b.maps.unpin(l.mapping)
 	}
+	b.lent = nil
 }
 
-// differs reports whether the file has other bytes at off than page.
-func (f *MappedFile) differs(page []byte, off int64) bool {
-	b := make([]byte, len(page))
-	n, err := f.file.ReadAt(b, off)
-	return err != nil && err != io.EOF || !bytes.Equal(b[:n], page[:n])
+// isLent reports whether there is a private map.
+func (b *privateBytes) isLent() bool {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return len(b.lent) > 0
 }
 
-// overlay puts the private bytes of [off, off+len(p)) over p, which holds the file's. It
-// holds the store's lock throughout, so pages that move from the store into a private map
-// are found in one of them.
-func (f *MappedFile) overlay(p []byte, off int64) {
-	f.store.mu.RLock()
-	defer f.store.mu.RUnlock()
-	f.windows.over(off, len(p), func(m *mapping, start int64, n int) {
-		if m.private {
-			f.overlayMapped(p, off, m, start, n)
-		}
-	})
-	for at := off - off%pageBytes; at < off+int64(len(p)) && len(f.store.pages) > 0; at += pageBytes {
-		if page, ok := f.store.pages[at/pageBytes]; ok {
-			from := max(at, off)
-			copy(p[from-off:], page[from-at:])
-		}
+// end gives all private bytes up. Reads that are under way and have not looked at them fail.
+func (b *privateBytes) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ended = true
+	b.pages = nil
+	for _, l := range b.lent {
+		l.release()
+		b.maps.unpin(l.mapping)
 	}
-}
-
-// overlayMapped is overlay for m's bytes [start, start+n). It copies by way of a buffer,
-// because a fault must leave the file's bytes in p.
-func (f *MappedFile) overlayMapped(p []byte, off int64, m *mapping, start int64, n int) {
-	buffer := make([]byte, min(int64(n), pageBytes))
-	for end := start + int64(n); start < end; {
-		next := min(end, start-start%pageBytes+pageBytes)
-		if page := int(start / pageBytes); m.ungated.Load() || m.written.has(page, page) {
-			b := buffer[:next-start]
-			if f.copyOut(b, m, start) {
-				copy(p[m.offset+start-off:], b)
-			}
-		}
-		start = next
-	}
-}
-
-// copyStored copies the store's pages that lie in m into it and returns their indexes. The caller
-// holds f.store.mu.
-func (f *MappedFile) copyStored(m *mapping) (copied []int64, ok bool) {
-	first := m.offset / pageBytes
-	for index, page := range f.store.pages {
-		at := index - first
-		if at < 0 || at >= int64(pagesIn(int64(len(m.data)))) {
-			continue
-		}
-		if !f.copyIn(m, at*pageBytes, page) {
-			return nil, false
-		}
-		copied = append(copied, index)
-	}
-	for _, index := range copied { // not before all are: until then the store has the truth
-		at := int(index - first)
-		m.written.add(at, at)
-		m.resident.add(at, at)
-	}
-	return copied, true
-}
-
-// copyPrivate copies into m, which nobody uses yet, all private pages that lie in its range: those of
-// private maps, and over them those of the store, as overlay does.
-func (f *MappedFile) copyPrivate(m *mapping) bool {
-	f.store.mu.RLock()
-	defer f.store.mu.RUnlock()
-	ok := true
-	buffer := make([]byte, pageBytes)
-	f.windows.over(m.offset, len(m.data), func(old *mapping, start int64, n int) {
-		for end := start + int64(n); start < end && old.private; start += pageBytes {
-			page, b := int(start/pageBytes), buffer[:min(pageBytes, end-start)]
-			if old.ungated.Load() || old.written.has(page, page) {
-				ok = ok && f.copyOut(b, old, start) && f.copyIn(m, old.offset+start-m.offset, b)
-			}
-		}
-	})
-	_, copied := f.copyStored(m)
-	return ok && copied
+	b.lent = nil
 }

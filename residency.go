@@ -1,104 +1,157 @@
 package memmapfs
 
 import (
-	"math/bits"
-	"sync/atomic"
+	"bytes"
+	"sync"
 	"time"
 )
 
 // A page is read and stored to through the map only while it is known to be in memory,
 // because a fault on a cold page stops a scheduler thread for the time of the disk.
-// What is known is forgotten after residencyAge: pages are evicted without notice.
+// What is known is forgotten after residencyAge, and at once when the process has waited for
+// the disk in a fault: pages are evicted without notice.
 const residencyAge = time.Minute
 
-// chunkPages is the number of pages that one question to the kernel asks about:
-// 2 MiB of 4 KiB pages.
-const chunkPages = 512
+// storeTerm is how long a write may be a store: see endTerm.
+const storeTerm = 5 * time.Second
 
-const chunkWords = chunkPages / 64
-
-// pageSet is a set of the pages of one mapping, one bit each. All methods may be called
-// at the same time. Memory that no page of the set has touched stays untouched, and so
-// not resident, however large the mapping is.
-type pageSet struct {
-	words  []atomic.Uint64
-	chunks []atomic.Uint64 // a bit for each chunk that may have pages in the set
+// hiddenPages are pages whose truth is elsewhere, so that no mapping may count them as known.
+type hiddenPages struct {
+	mu     sync.RWMutex // guards the fields below; no lock is taken under it
+	pages  map[int64]struct{}
+	ranges []byteRange
 }
 
-func newPageSet(pages int) pageSet {
-	chunks := (pages + chunkPages - 1) / chunkPages
-	return pageSet{
-		words:  make([]atomic.Uint64, chunks*chunkWords),
-		chunks: make([]atomic.Uint64, (chunks+63)/64),
+// addResident marks pages of m as being in memory, but for those whose truth is elsewhere.
+func (f *fileMaps) addResident(m *mapping, first, last int) {
+	if f.hidden == nil {
+		m.resident.add(first, last)
+		return
 	}
-}
-
-// hasOne is has for one page of the mapping, short enough to be part of the fast path.
-func (s *pageSet) hasOne(page int) bool {
-	return s.words[uint(page)>>6].Load()&(1<<(uint(page)&63)) != 0
-}
-
-// has reports whether all pages from first to last are in the set.
-func (s *pageSet) has(first, last int) bool {
-	word, end := first>>6, last>>6
-	if end >= len(s.words) {
-		return false
+	f.hidden.mu.RLock()
+	defer f.hidden.mu.RUnlock()
+	if len(f.hidden.pages) == 0 && len(f.hidden.ranges) == 0 {
+		m.resident.add(first, last)
+		return
 	}
-	mask := ^uint64(0) << (uint(first) & 63)
-	for ; word < end; word++ {
-		if s.words[word].Load()&mask != mask {
-			return false
+	for page := first; page <= last; page++ {
+		if !f.hidden.hasLocked(m.offset/pageBytes + int64(page)) {
+			m.resident.add(page, page)
 		}
-		mask = ^uint64(0)
 	}
-	mask &= ^uint64(0) >> (63 - uint(last)&63)
-	return s.words[end].Load()&mask == mask
 }
 
-// add puts the pages from first to last into the set.
-//
-// The chunk's bit is set after its pages' bits, and clear takes the chunk's bit away
-// before it looks at the pages: a page added meanwhile leaves the chunk marked for the
-// next clear.
-func (s *pageSet) add(first, last int) {
-	s.eachWord(first, last, func(word *atomic.Uint64, mask uint64) {
-		if word.Load()&mask != mask {
-			word.Or(mask)
+func (h *hiddenPages) hasLocked(page int64) bool {
+	if _, ok := h.pages[page]; ok {
+		return true
+	}
+	at := byteRange{page * pageBytes, (page + 1) * pageBytes}
+	for _, s := range h.ranges {
+		if s.overlaps(at) {
+			return true
+		}
+	}
+	return false
+}
+
+// hide has no call served from the pages of a range, with once for as long as it is one of ranges.
+func (f *fileMaps) hide(s byteRange, forGood bool) {
+	s = s.pages()
+	f.hidden.mu.Lock()
+	if forGood {
+		if f.hidden.pages == nil {
+			f.hidden.pages = make(map[int64]struct{})
+		}
+		for page := s.from / pageBytes; page < s.to/pageBytes; page++ {
+			f.hidden.pages[page] = struct{}{}
+		}
+	} else {
+		f.hidden.ranges = append(f.hidden.ranges, s)
+	}
+	f.hidden.mu.Unlock()
+	// Whoever marks a page looks at hidden first, under its lock.
+	f.windows.each(func(m *mapping) {
+		if part := m.part(s); part != nil {
+			first, last := pageSpan(max(s.from-m.offset, 0), len(part))
+			m.resident.remove(first, last)
 		}
 	})
-	for chunk := first / chunkPages; chunk <= last/chunkPages && chunk>>6 < len(s.chunks); chunk++ {
-		if mask := uint64(1) << (uint(chunk) & 63); s.chunks[chunk>>6].Load()&mask == 0 {
-			s.chunks[chunk>>6].Or(mask)
+}
+
+// show undoes one hide of the range that was not for good.
+func (f *fileMaps) show(s byteRange) {
+	s = s.pages()
+	f.hidden.mu.Lock()
+	defer f.hidden.mu.Unlock()
+	for i, old := range f.hidden.ranges {
+		if old == s {
+			f.hidden.ranges = append(f.hidden.ranges[:i:i], f.hidden.ranges[i+1:]...)
+			return
 		}
 	}
 }
 
-// remove takes the pages from first to last out of the set.
-func (s *pageSet) remove(first, last int) {
-	s.eachWord(first, last, func(word *atomic.Uint64, mask uint64) { word.And(^mask) })
+// learnRead takes note that the wrapped file has just read p at off: its pages are in memory now,
+// and the file reaches at least that far.
+func (f *fileMaps) learnRead(p []byte, off int64) {
+	if !f.trusted.Load() {
+		return
+	}
+	if m := f.windows.at(off + int64(len(p)) - 1); m != nil && !m.holds(off+int64(len(p))-1) &&
+		off+int64(len(p))-m.offset <= int64(len(m.data)) {
+		f.measure()
+	}
+	f.windows.over(off, len(p), func(m *mapping, start int64, n int) {
+		f.learnPages(m, start, p[m.offset+start-off:][:n])
+	})
 }
 
-func (s *pageSet) eachWord(first, last int, do func(word *atomic.Uint64, mask uint64)) {
-	for page := first; page <= last && page>>6 < len(s.words); page = (page | 63) + 1 {
-		mask := ^uint64(0) << (uint(page) & 63)
-		if last>>6 == page>>6 {
-			mask &= ^uint64(0) >> (63 - uint(last)&63)
+// learnPages is learnRead for the part of one map.
+func (f *fileMaps) learnPages(m *mapping, start int64, p []byte) {
+	if f.compares.Load() && !f.agrees(m, start, p) {
+		return
+	}
+	first, last := pageSpan(start, len(p))
+	if !f.fillsHoles.Load() {
+		f.addResident(m, first, last)
+		return
+	}
+	for page := first; page <= last; page++ {
+		from, to := max(int64(page)*pageBytes-start, 0), min(int64(page+1)*pageBytes-start, int64(len(p)))
+		if !isZero(p[from:to]) { // zeros may be those of a hole
+			f.addResident(m, page, page)
 		}
-		do(&s.words[page>>6], mask)
 	}
 }
 
-// clear empties the set, at a cost that grows with the pages in it and not with its range.
-func (s *pageSet) clear() {
-	for i := range s.chunks {
-		marked := s.chunks[i].Swap(0)
-		for ; marked != 0; marked &= marked - 1 {
-			start := (i<<6 + bits.TrailingZeros64(marked)) * chunkWords
-			for word := start; word < start+chunkWords; word++ {
-				s.words[word].Store(0)
-			}
+// isZero reports whether p has nothing but zeros.
+func isZero(p []byte) bool {
+	for len(p) > 0 {
+		n := min(len(p), len(zeros))
+		if !bytes.Equal(p[:n], zeros[:n]) {
+			return false
 		}
+		p = p[n:]
 	}
+	return true
+}
+
+var zeros [4096]byte
+
+// agrees reports whether the map has the bytes p, which the wrapped file of a type that is not
+// known has read. If it has others, again and again, the file is not mapped any more.
+func (f *fileMaps) agrees(m *mapping, start int64, p []byte) bool {
+	b := make([]byte, len(p))
+	if m.copyOut(b, start) != nil {
+		return false
+	}
+	if bytes.Equal(b, p) {
+		return true
+	}
+	if same, err := f.showsSameAt(m, start, len(p)); !same && err == nil {
+		f.refuse(refuse(refusedTransformed, errTransformed, true))
+	}
+	return false
 }
 
 // probe learns from the kernel which pages around those from first to last are in memory, and
@@ -109,17 +162,20 @@ func (s *pageSet) clear() {
 // is not known. So no more time goes into questions than half of what went into calls of the
 // file: at worst, these calls become half as expensive again. Where answers are cheap, one
 // question covers many chunks.
-func (f *MappedFile) probe(m *mapping, first, last int) bool {
+func (f *fileMaps) probe(m *mapping, first, last int) bool {
 	chunk := first / chunkPages
-	if !m.tellsResidency || m.probed.has(chunk, chunk) {
+	pages := pagesIn(m.limit.Load())
+	if !f.trusted.Load() || f.compares.Load() || last >= pages || m.probed.has(chunk, chunk) {
 		return false
 	}
-	budget := f.demand.calls.Load()*fileCallCost/2 - m.probeSpent.Load()
-	chunks := budget / max(m.probeCost.Load(), 1)
+	if filtered() {
+		return false // the question might be the end of the process
+	}
+	spend := f.demand.calls.Load()*fileCallCost/2 - m.probeSpent.Load()
+	chunks := spend / max(m.probeCost.Load(), 1)
 	if chunks < 1 {
 		return false
 	}
-	pages := pagesIn(m.limit.Load())
 	start := chunk * chunkPages
 	asked := time.Now()
 	end := int(min(int64(start)+chunks*chunkPages, int64(pages)))
@@ -144,11 +200,15 @@ const (
 
 // probeRange asks whether the pages of [start, end) are all in memory, and notes it if they are.
 // That is the cheap question, but it needs a descriptor.
-func (f *MappedFile) probeRange(m *mapping, start, end int) bool {
+func (f *fileMaps) probeRange(m *mapping, start, end int) bool {
 	if start >= end {
 		return false
 	}
-	cached, err := m.descriptor.cachedPages(m.offset+int64(start)*pageBytes, int64(end-start)*pageBytes)
+	d := f.descriptor.Load()
+	if d == nil {
+		return false
+	}
+	cached, err := d.cachedPages(m.offset+int64(start)*pageBytes, int64(end-start)*pageBytes)
 	if err != nil || cached < int64(end-start) {
 		return false
 	}
@@ -156,9 +216,9 @@ func (f *MappedFile) probeRange(m *mapping, start, end int) bool {
 	return true
 }
 
-// probePages asks about each page of [start, end), of a map whose descriptor is gone.
-func (f *MappedFile) probePages(m *mapping, start, end int) {
-	if m.descriptor != nil || start >= end {
+// probePages asks about each page of [start, end), of a file whose descriptor is gone.
+func (f *fileMaps) probePages(m *mapping, start, end int) {
+	if d := f.descriptor.Load(); d != nil && !d.isClosed() || start >= end || !f.tellsResidency.Load() {
 		return
 	}
 	var vec [chunkPages]byte
@@ -177,15 +237,33 @@ func (f *MappedFile) probePages(m *mapping, start, end int) {
 	}
 }
 
-// forget makes the mapping's knowledge of its pages start anew. Where map and file need not agree,
-// what is mapped is read and written through the map alone, and all pages stay known.
+// forget makes what is known of the pages of all maps start anew. Where map and file need not
+// agree, what is mapped is read and written through the map alone, and all pages stay known.
+func (f *fileMaps) forget() {
+	if sysMapsAgreeWithIO {
+		f.windows.each((*mapping).forget)
+	}
+}
+
 func (m *mapping) forget() {
+	m.resident.clear()
+	m.probed.clear()
+}
+
+// forgetPages has the next access to a range go through the file: its pages are no longer in memory,
+// and a store into one of them needs a block. Where map and file need not agree the map was taken away.
+func (f *fileMaps) forgetPages(s byteRange) {
 	if !sysMapsAgreeWithIO {
 		return
 	}
-	m.resident.clear()
-	m.probed.clear()
-	if !m.private {
-		m.written.clear()
-	}
+	f.terms.Lock()
+	defer f.terms.Unlock()
+	f.term++
+	f.windows.each(func(m *mapping) {
+		if part := m.part(s); part != nil {
+			first, last := pageSpan(max(s.pages().from-m.offset, 0), len(part))
+			m.resident.remove(first, last)
+			m.written.remove(first, last)
+		}
+	})
 }

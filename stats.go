@@ -1,10 +1,5 @@
 package memmapfs
 
-import (
-	"os"
-	"sync/atomic"
-)
-
 // Stats are the numbers of a MemMapFS at one moment. Those of one field are exact, unless its comment says
 // otherwise; two fields may be of moments that lie a little apart. It marshals to JSON, so that
 // expvar.Func can publish it.
@@ -25,6 +20,15 @@ type Stats struct {
 	// WindowsDropped is the number of windows taken away for others since New: because
 	// Config.MaxWindows was reached, or because the file had grown.
 	WindowsDropped int64 `json:"windowsDropped"`
+
+	// Files opened since New whose calls are not served from a map, by the reason (see
+	// MappedFile.MappingError). All but the first two are found out when a map would pay.
+	NotMappedPolicy       int64 `json:"notMappedPolicy"`       // Config.Mapping is MapNever
+	NotMappedNoDescriptor int64 `json:"notMappedNoDescriptor"` // the wrapped file offers none, or it cannot be had
+	NotMappedKind         int64 `json:"notMappedKind"`         // not a regular file, or opened in a way that maps cannot serve
+	NotMappedFilesystem   int64 `json:"notMappedFilesystem"`   // on a filesystem of which a map may show other bytes
+	NotMappedTransformed  int64 `json:"notMappedTransformed"`  // the wrapped file shows other bytes than the map
+	NotMappedRefused      int64 `json:"notMappedRefused"`      // the system refuses the map
 
 	// Reads that went to the wrapped file since New, in calls of its Read and ReadAt, by the reason.
 	// That is the one for the first byte of the call, as it was just before.
@@ -47,23 +51,10 @@ type Stats struct {
 	FlushErrors int64 `json:"flushErrors"`
 }
 
-// counters are what Stats cannot derive. They are counted where a system call is made anyway.
-type counters struct {
-	_ [64]byte // no other data in their cache lines
-
-	open                                                   atomic.Int64
-	windowsDropped                                         atomic.Int64
-	readsCold, readsPastEnd, readsUnmapped                 atomic.Int64
-	writesCold, writesPastEnd, writesUnmapped, writesFlush atomic.Int64
-	faults, flushes, flushErrors                           atomic.Int64
-
-	_ [64]byte
-}
-
 // Stats returns the numbers of this moment. It waits for nothing and may be called at any time, also after
 // Close.
 func (mfs *MemMapFS) Stats() Stats {
-	c := mfs.counters
+	c := &mfs.handles.counters
 	s := Stats{
 		FilesOpen:      c.open.Load(),
 		WindowsDropped: c.windowsDropped.Load(),
@@ -77,72 +68,23 @@ func (mfs *MemMapFS) Stats() Stats {
 		Faults:         c.faults.Load(),
 		Flushes:        c.flushes.Load(),
 		FlushErrors:    c.flushErrors.Load(),
+
+		NotMappedPolicy:       c.notMapped[refusedByPolicy].Load(),
+		NotMappedNoDescriptor: c.notMapped[refusedNoDescriptor].Load(),
+		NotMappedKind:         c.notMapped[refusedKind].Load(),
+		NotMappedFilesystem:   c.notMapped[refusedByFilesystem].Load(),
+		NotMappedTransformed:  c.notMapped[refusedTransformed].Load(),
+		NotMappedRefused:      c.notMapped[refusedBySystem].Load(),
 	}
-	for _, f := range mfs.files() {
-		windows, bytes := f.windows.inUse()
-		s.WindowsMapped += windows
-		s.BytesMapped += bytes
-		if windows > 0 {
+	for _, f := range mfs.handles.files() {
+		before := s.WindowsMapped
+		f.maps.windows.each(func(m *mapping) { // without a lock: one may be held for as long as the disk takes
+			s.WindowsMapped++
+			s.BytesMapped += int64(len(m.data))
+		})
+		if s.WindowsMapped > before {
 			s.FilesMapped++
 		}
 	}
 	return s
-}
-
-// inUse counts the mappings that lookups find, without a lock: one may be held for as long as the disk takes.
-func (w *windows) inUse() (count, bytes int64) {
-	if m := w.whole.Load(); m != nil {
-		return 1, int64(len(m.data))
-	}
-	buckets := w.buckets.Load()
-	if buckets == nil {
-		return 0, 0
-	}
-	for i := range *buckets {
-		if list := (*buckets)[i].Load(); list != nil {
-			for _, m := range *list {
-				count++
-				bytes += int64(len(m.data))
-			}
-		}
-	}
-	return count, bytes
-}
-
-// countRead counts a read at off that goes to the file.
-func (f *MappedFile) countRead(off int64) {
-	c := f.mfs.counters
-	switch m := f.windows.at(off); {
-	case m == nil:
-		c.readsUnmapped.Add(1)
-	case !m.holds(off):
-		c.readsPastEnd.Add(1)
-	default:
-		c.readsCold.Add(1)
-	}
-}
-
-// countWrite counts a write at off that goes to the file.
-func (f *MappedFile) countWrite(off int64) {
-	c := f.mfs.counters
-	m := f.windows.at(off)
-	switch {
-	case f.flag&os.O_SYNC != 0 || f.mfs.config.SyncMode == SyncImmediate:
-		c.writesFlush.Add(1)
-	case m == nil || !m.writable:
-		c.writesUnmapped.Add(1)
-	case !m.holds(off):
-		c.writesPastEnd.Add(1)
-	default:
-		c.writesCold.Add(1)
-	}
-}
-
-// flushed counts a flush and passes its error on.
-func (c *counters) flushed(err error) error {
-	c.flushes.Add(1)
-	if err != nil {
-		c.flushErrors.Add(1)
-	}
-	return err
 }

@@ -13,15 +13,31 @@ import (
 
 // unsyncedBytes is what a file knows of writes that are not durable yet.
 type unsyncedBytes struct {
+	maps    *fileMaps
+	flusher *flusher
+	stays   bool // nothing that the handle writes reaches the file: ModeCopyOnWrite
+
 	dirty  atomic.Bool // written since the last flush began
-	stored atomic.Bool // stored through the map since the modification time was last moved
+	stored atomic.Bool // stored through a map since the modification time was last moved
 	queued atomic.Bool // for a flush in the background, at some time
+	stores atomic.Bool // something was stored through a map, at some time: see flushAtClose
+	writes atomic.Bool // something was written through the file, at some time
 
 	exposed atomic.Bool  // Data has handed out bytes that may be stored to unseen
 	views   atomic.Int32 // Views that are running and may store unseen
+	viewed  atomic.Int64 // when the first View began since it was last asked what they stored; 0 is none
+
+	// timeAtStore is the file's modification time when stored was set, in nanoseconds, or
+	// unknownTime. If it is another one by the time it would be moved, somebody has set it.
+	timeAtStore atomic.Int64
+
+	// writing is held for reading by each write through the file whose durability Close promises,
+	// from before it looks whether the file is closed until it has taken note, and for writing
+	// by Close, which then knows of all that have succeeded.
+	writing sync.RWMutex
 
 	// flushing is held for reading by Sync, and for writing by a flush in the background and by
-	// Close, so that Sync finds the error of a flush before it. It comes before all other locks.
+	// Close, so that Sync finds the error of a flush before it, and Close waits for one under way.
 	flushing sync.RWMutex
 
 	mu  sync.Mutex // guards err; no lock is taken under it
@@ -30,330 +46,291 @@ type unsyncedBytes struct {
 
 // noteStore takes note that bytes were stored through the map. The bytes are stored first and
 // the note is taken after, so a flush that misses the note has seen the bytes.
-func (f *MappedFile) noteStore() {
-	if !f.unsynced.stored.Load() || !f.unsynced.dirty.Load() {
-		f.noteFirstStore()
+func (u *unsyncedBytes) noteStore() {
+	if !u.stored.Load() || !u.dirty.Load() {
+		u.noteFirstStore()
 	}
 }
 
-func (f *MappedFile) noteFirstStore() {
-	f.unsynced.stored.Store(true)
-	f.noteDirty()
+func (u *unsyncedBytes) noteFirstStore() {
+	u.stores.Store(true)
+	if !u.stored.Load() {
+		modified := int64(unknownTime)
+		if info, err := u.maps.stat(); err == nil {
+			modified = info.ModTime().UnixNano()
+		}
+		u.timeAtStore.Store(modified)
+		u.stored.Store(true)
+	}
+	u.noteDirty()
 }
 
-func (f *MappedFile) noteDirty() {
-	if f.unsynced.dirty.Load() || f.unsynced.dirty.Swap(true) || f.mfs.config.SyncMode == SyncNever {
+const unknownTime = math.MinInt64
+
+func (u *unsyncedBytes) noteDirty() {
+	if u.dirty.Load() || u.dirty.Swap(true) || u.mode() == SyncNever {
 		return
 	}
-	f.mfs.remember(f)
-	if f.mfs.config.SyncMode == SyncPeriodic {
-		f.mfs.flusher.add(f, f.mfs.config.SyncInterval)
+	u.maps.registry.register()
+	if u.mode() == SyncPeriodic {
+		u.flusher.add(u, u.maps.host.config.SyncInterval)
 	}
 }
 
-// beginView takes note that from here on bytes may be stored without notice.
-func (f *MappedFile) beginView() {
-	f.unsynced.views.Add(1)
-	f.noteDirty()
-}
+func (u *unsyncedBytes) mode() SyncMode { return u.maps.host.config.SyncMode }
 
-func (f *MappedFile) endView() {
-	f.unsynced.views.Add(-1)
-	f.noteStore()
+// expose takes note that from here on bytes may be stored without notice.
+func (u *unsyncedBytes) expose() {
+	u.exposed.Store(true)
+	u.noteDirty()
 }
 
 // endExposure takes note that slices from Data are gone, through which bytes may have been stored.
-func (f *MappedFile) endExposure() {
-	if f.unsynced.exposed.Load() {
-		f.unsynced.exposed.Store(false)
-		f.noteDirty()
+func (u *unsyncedBytes) endExposure() {
+	if u.exposed.Load() {
+		u.exposed.Store(false)
+		u.noteDirty()
 	}
 }
+
+// beginView takes note that a View may store unseen, until endView.
+func (u *unsyncedBytes) beginView() {
+	u.views.Add(1)
+	if u.viewed.Load() == 0 && u.viewed.CompareAndSwap(0, max(int64(time.Since(processStart)), 1)) {
+		if u.mode() != SyncNever {
+			u.maps.registry.register()
+		}
+		if u.mode() == SyncPeriodic {
+			u.flusher.add(u, u.maps.host.config.SyncInterval)
+		}
+	}
+}
+
+func (u *unsyncedBytes) endView() { u.views.Add(-1) }
+
+// viewTerm is for how long the pages that a View has stored to can be told by their being dirty: the
+// kernel writes pages back half a minute after a store (vm.dirty_expire_centisecs).
+const viewTerm = 20 * time.Second
+
+// settleViews takes note of what Views have stored since it was last called: nothing if no page of
+// the file is dirty.
+func (u *unsyncedBytes) settleViews() {
+	began := u.viewed.Swap(0)
+	if began == 0 {
+		return
+	}
+	if u.views.Load() == 0 && time.Since(processStart)-time.Duration(began) < viewTerm && !filtered() {
+		dirty := int64(-1)
+		u.maps.withDescriptor(false, func(d *descriptor) error {
+			return d.do(func(fd uintptr) (err error) {
+				dirty, err = system.dirtyPages(fd)
+				return err
+			})
+		})
+		if dirty == 0 {
+			return
+		}
+	}
+	u.timeAtStore.Store(unknownTime)
+	u.stored.Store(true)
+	u.dirty.Store(true)
+}
+
+// beginWrite lets a write through the file begin, unless it is closed. endWrite ends it.
+func (u *unsyncedBytes) beginWrite() error {
+	u.writing.RLock()
+	if !u.writes.Load() {
+		u.writes.Store(true) // before it looks whether the file is closed; Close does it the other way round
+	}
+	if u.maps.isClosed() {
+		u.writing.RUnlock()
+		return fs.ErrClosed
+	}
+	return nil
+}
+
+func (u *unsyncedBytes) endWrite() { u.writing.RUnlock() }
 
 // wrote does what the SyncMode asks for after n bytes at off were written; with n of 0 it is
 // not known where.
-func (f *MappedFile) wrote(off int64, n int) error {
-	switch f.mfs.config.SyncMode {
+func (u *unsyncedBytes) wrote(off int64, n int) error {
+	if u.stored.Load() {
+		u.timeAtStore.Store(unknownTime) // it was this write that has set the time
+	}
+	switch u.mode() {
 	case SyncImmediate:
-		if n > 0 && f.mapsWritable && f.mapDue() {
-			f.tryMap(off) // for the ranged flush
+		if n > 0 && u.maps.writable && u.maps.callsPay() {
+			u.maps.tryMap(off) // for the ranged flush
 		}
-		return f.unlessUnsyncable(f.flushRange(off, int64(n)))
+		return u.unlessUnsyncable(u.flushRange(off, int64(n)))
 	case SyncPeriodic, SyncLazy:
-		f.noteDirty()
+		u.noteDirty()
 	}
 	return nil
 }
 
-// Sync makes everything written to the file durable, in every mode and whichever way it was
-// written: through this handle, through Data or View, or by others. It returns the error of
-// an earlier background flush that failed and was not yet reported. On Windows a handle that is not
-// open for writing cannot flush a file: there the error is the wrapped file's, which matches fs.ErrPermission, but
-// in ModeCopyOnWrite, where nothing that the handle has written is to be flushed, it is nil.
-func (f *MappedFile) Sync() error {
-	if f.isClosed() {
-		return f.wrap("sync", fs.ErrClosed)
-	}
-	f.unsynced.flushing.RLock()
-	defer f.unsynced.flushing.RUnlock()
-	return f.wrap("sync", join(f.takeSyncError(), f.flush()))
+// sync is Sync: a flush of everything, and the error of one before it.
+func (u *unsyncedBytes) sync() error {
+	u.flushing.RLock()
+	defer u.flushing.RUnlock()
+	return join(u.takeError(), u.flush())
 }
 
-// SyncRange makes the n bytes from off on durable, with the size of the file as far as they
-// need it. Where it can it flushes nothing else. A negative argument gives ErrInvalidOffset. While a
-// flush in the background has failed and neither Sync nor Close has reported it, it fails with that
-// error, because the bytes of the range may be among those that were lost.
-func (f *MappedFile) SyncRange(off, n int64) error {
-	switch {
-	case f.isClosed():
-		return f.wrap("sync", fs.ErrClosed)
-	case off < 0 || n < 0:
-		return f.wrap("sync", ErrInvalidOffset)
-	case n == 0:
-		return nil
+// syncRange is SyncRange.
+func (u *unsyncedBytes) syncRange(off, n int64) error {
+	u.flushing.RLock()
+	defer u.flushing.RUnlock()
+	if err := u.pendingError(); err != nil {
+		return err
 	}
-	f.unsynced.flushing.RLock()
-	defer f.unsynced.flushing.RUnlock()
-	if err := f.pendingSyncError(); err != nil {
-		return f.wrap("sync", err)
-	}
-	return f.wrap("sync", f.flushRange(off, n))
-}
-
-// SyncAsync starts a flush of the file in the background and promises no more than that. Its
-// error is returned by the next Sync or Close, and given to Config.OnSyncError at once.
-func (f *MappedFile) SyncAsync() error {
-	if f.isClosed() {
-		return f.wrap("sync", fs.ErrClosed)
-	}
-	f.unsynced.dirty.Store(true)
-	f.mfs.flusher.add(f, 0)
-	return nil
+	return u.flushRange(off, n)
 }
 
 // flush makes the file durable and moves its modification time if stores have not.
-func (f *MappedFile) flush() error {
-	f.unsynced.dirty.Store(false)
-	err := f.moveModTime()
-	if !sysFileSyncCoversMaps {
-		f.windows.each(func(m *mapping) {
-			if m.stores != nil {
-				m = m.stores
-			}
-			if m.writable && !m.private {
-				err = join(err, system.syncMap(m.data))
-			}
-		})
-	}
-	syncErr := f.file.Sync()
-	if f.writesStay && errors.Is(syncErr, fs.ErrPermission) {
+func (u *unsyncedBytes) flush() error {
+	u.settleViews()
+	u.dirty.Store(false)
+	u.maps.endTerm()
+	err := u.moveModTime()
+	err = join(err, u.maps.syncMaps())
+	syncErr := u.maps.file.Sync()
+	if u.stays && errors.Is(syncErr, fs.ErrPermission) {
 		syncErr = nil // Windows wants the right to write; but nothing of this handle is to be flushed
 	}
 	if err = join(err, syncErr); err != nil {
-		f.noteDirty()
+		u.maps.endTerm() // writes meanwhile have begun a new one
+		u.noteDirty()
 	}
-	return f.mfs.counters.flushed(err)
+	return u.maps.host.counters.flushed(err)
+}
+
+// flushRange flushes just the range if a ranged flush is durable here and writable maps hold
+// all of it, and otherwise the file.
+func (u *unsyncedBytes) flushRange(off, n int64) error {
+	u.maps.endTerm()
+	done, err := u.maps.syncRange(off, n)
+	if !done {
+		return u.flush()
+	}
+	if err != nil {
+		u.maps.endTerm()
+		u.noteDirty()
+	}
+	return err
 }
 
 // moveModTime moves the modification time if bytes were stored through the map: the kernel
-// does so only for the first store into a clean page. That it may not be set is no error.
-func (f *MappedFile) moveModTime() error {
-	if !f.unsynced.stored.Load() || !f.unsynced.stored.Swap(false) {
+// does so only for the first store into a clean page. That it may not be set is no error,
+// unless the filesystem has become one that cannot be written to: then the bytes are lost.
+func (u *unsyncedBytes) moveModTime() error {
+	if !u.stored.Load() || !u.stored.Swap(false) {
 		return nil
 	}
-	f.windows.mu.Lock()
-	defer f.windows.mu.Unlock()
-	err := f.descriptor.do(system.touchModTime)
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) || errors.Is(err, errors.ErrUnsupported) {
+	if known := u.timeAtStore.Load(); known != unknownTime {
+		info, err := u.maps.stat()
+		if err == nil && info.ModTime().UnixNano() != known {
+			return nil // somebody has set it since
+		}
+	}
+	err := u.maps.withDescriptor(true, func(d *descriptor) error { return d.do(system.touchModTime) })
+	if errors.Is(err, syscall.EROFS) {
+		return err
+	}
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, errOtherFile) {
+		return nil
+	}
+	if err != nil && sysIsDescriptorShortage(err) {
 		return nil
 	}
 	return err
 }
 
-// flushRange flushes just the range if a ranged flush is durable here and writable maps hold
-// all of it, and otherwise the file. A map made from a descriptor that was opened read-only
-// will not do: msync(2) ignores it on Linux, as it ignores private maps.
-func (f *MappedFile) flushRange(off, n int64) error {
-	if !sysSyncMapIsDurable || n == 0 || n > math.MaxInt64-off {
-		return f.flush()
+// flushAtClose makes durable what the SyncMode promises by the time of Close. The file counts as
+// closed, and its maps are gone: nothing can be written or stored any more but by a write through
+// the file that has begun before.
+//
+// A store that was under way beside a flush is in the page cache before its map was revoked, but
+// its note may come later. So a file that was ever stored to through a map is flushed even if
+// nothing says that it has to be.
+func (u *unsyncedBytes) flushAtClose() error {
+	if mode := u.mode(); (mode == SyncLazy || mode == SyncPeriodic) && u.isRegular() {
+		u.writing.Lock()
+		defer u.writing.Unlock()
 	}
-	for end := off + n; off < end; {
-		m := f.windows.at(off)
-		if m == nil || !m.writable || m.private || !m.pin() {
-			return f.flush()
-		}
-		start := off - m.offset
-		stop := min(end-m.offset, m.limit.Load())
-		if stop <= start {
-			m.unpin()
-			return f.flush()
-		}
-		first := start - start%pageBytes
-		err := f.mfs.counters.flushed(system.syncMap(m.data[first:stop]))
-		m.unpin()
-		if err != nil {
-			return err
-		}
-		off = m.offset + stop
+	u.flushing.Lock()
+	defer u.flushing.Unlock()
+	err := u.takeError()
+	u.settleViews()
+	if u.mode() != SyncNever && (u.awaitsFlush() || u.stores.Load() && u.mode() != SyncImmediate) {
+		return join(err, u.unlessUnsyncable(u.flush()))
 	}
-	return nil
+	return join(err, u.moveModTime())
 }
 
-// flushAtClose makes durable what the SyncMode promises by the time of Close; f.closed is set.
-func (f *MappedFile) flushAtClose() error {
-	if !f.unsynced.queued.Load() && !f.awaitsFlush() && !f.unsynced.stored.Load() {
-		return nil
-	}
-	f.unsynced.flushing.Lock()
-	defer f.unsynced.flushing.Unlock()
-	err := f.takeSyncError()
-	if f.mfs.config.SyncMode != SyncNever && f.awaitsFlush() {
-		return join(err, f.unlessUnsyncable(f.flush()))
-	}
-	return join(err, f.moveModTime())
+// needsEnd reports whether flushAtClose has anything to do.
+func (u *unsyncedBytes) needsEnd() bool {
+	return u.queued.Load() || u.awaitsFlush() || u.stores.Load() || u.writes.Load() || u.viewed.Load() != 0
+}
+
+func (u *unsyncedBytes) isRegular() bool {
+	info, err := u.maps.stat()
+	return err == nil && info.Mode().IsRegular()
 }
 
 // flushBehind is a flush in the background. It leaves its error to the next Sync or Close.
-func (f *MappedFile) flushBehind() error {
-	f.unsynced.flushing.Lock()
-	defer f.unsynced.flushing.Unlock()
-	if f.isClosed() || !f.awaitsFlush() {
+func (u *unsyncedBytes) flushBehind() error {
+	u.flushing.Lock()
+	defer u.flushing.Unlock()
+	u.settleViews()
+	if u.maps.isClosed() || !u.awaitsFlush() {
 		return nil
 	}
-	err := f.unlessUnsyncable(f.flush())
-	f.keepSyncError(err)
+	err := u.unlessUnsyncable(u.flush())
+	u.keepError(err)
 	return err
 }
 
 // unlessUnsyncable drops the error of a flush that nobody waits for if there is nothing to flush:
 // pipes and devices refuse to, and Windows does for a handle that was not opened for writing.
-func (f *MappedFile) unlessUnsyncable(err error) error {
-	if f.flag&accessMode == os.O_RDONLY && errors.Is(err, fs.ErrPermission) {
+func (u *unsyncedBytes) unlessUnsyncable(err error) error {
+	if u.maps.access() == os.O_RDONLY && errors.Is(err, fs.ErrPermission) {
 		return nil
 	}
 	if err != nil {
-		if info, statErr := f.stat(); statErr == nil && !info.Mode().IsRegular() {
+		if info, statErr := u.maps.stat(); statErr == nil && !info.Mode().IsRegular() {
 			return nil
 		}
 	}
 	return err
 }
 
-// keepSyncError leaves err to the next Sync or Close.
-func (f *MappedFile) keepSyncError(err error) {
+// keepError leaves err to the next Sync or Close.
+func (u *unsyncedBytes) keepError(err error) {
 	if err != nil {
-		f.unsynced.queued.Store(true)
-		f.unsynced.mu.Lock()
-		defer f.unsynced.mu.Unlock()
-		f.unsynced.err = err
+		u.queued.Store(true)
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.err = err
 	}
 }
 
 // awaitsFlush reports whether there may be bytes that no flush has covered.
-func (f *MappedFile) awaitsFlush() bool {
-	return f.unsynced.dirty.Load() || f.unsynced.exposed.Load() || f.unsynced.views.Load() > 0
+func (u *unsyncedBytes) awaitsFlush() bool {
+	return u.dirty.Load() || u.exposed.Load() || u.viewed.Load() != 0 || u.views.Load() > 0
 }
 
-func (f *MappedFile) pendingSyncError() error {
-	f.unsynced.mu.Lock()
-	defer f.unsynced.mu.Unlock()
-	return f.unsynced.err
+func (u *unsyncedBytes) pendingError() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.err
 }
 
-// takeSyncError returns the error of a background flush, once.
-func (f *MappedFile) takeSyncError() error {
-	f.unsynced.mu.Lock()
-	defer f.unsynced.mu.Unlock()
-	err := f.unsynced.err
-	f.unsynced.err = nil
-	return err
-}
-
-// flusher flushes the files of one MemMapFS in the background. It has a goroutine only while
-// it flushes, and a timer only while a file waits for it. When a flush takes longer than the
-// interval the next one starts beside it, so that files on other disks do not wait.
-type flusher struct {
-	mu      sync.Mutex // guards the fields below; no lock is taken under it
-	waiting map[*MappedFile]struct{}
-	timer   *time.Timer
-	round   int // of the timer; one that fires in a later round was stopped too late
-	due     time.Time
-	closed  bool
-	running sync.WaitGroup // one for each timer and the flush it starts
-}
-
-// add has f flushed after delay.
-func (b *flusher) add(f *MappedFile, delay time.Duration) {
-	f.mfs.remember(f)
-	f.unsynced.queued.Store(true)
-	b.mu.Lock()
-	if b.closed {
-		b.mu.Unlock()
-		return
-	}
-	if b.waiting == nil {
-		b.waiting = make(map[*MappedFile]struct{})
-	}
-	b.waiting[f] = struct{}{}
-	if due := time.Now().Add(delay); b.timer == nil || due.Before(b.due) {
-		b.stop()
-		b.due = due
-		b.running.Add(1)
-		round := b.round
-		b.timer = time.AfterFunc(delay, func() { b.flush(round) })
-	}
-	b.mu.Unlock()
-	if f.isClosed() {
-		b.remove(f) // Close may have done so before f was added
-	}
-}
-
-// close ends the flusher, and waits for what it is doing.
-func (b *flusher) close() {
-	b.mu.Lock()
-	b.closed = true
-	b.waiting = nil
-	b.stop()
-	b.mu.Unlock()
-	b.running.Wait()
-}
-
-// stop ends the timer; the caller holds b.mu.
-func (b *flusher) stop() {
-	if b.timer != nil && b.timer.Stop() {
-		b.running.Done()
-	}
-	b.timer = nil
-	b.round++
-}
-
-// remove takes f out, and the timer away with the last file.
-func (b *flusher) remove(f *MappedFile) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.waiting, f)
-	if len(b.waiting) == 0 {
-		b.stop()
-	}
-}
-
-func (b *flusher) flush(round int) {
-	defer b.running.Done()
-	b.mu.Lock()
-	if round != b.round {
-		b.mu.Unlock()
-		return
-	}
-	files := b.waiting
-	b.waiting = nil
-	b.timer = nil
-	b.mu.Unlock()
-	for f := range files {
-		if err := f.flushBehind(); err != nil && f.mfs.config.OnSyncError != nil {
-			f.mfs.config.OnSyncError(f.Name(), f.wrap("sync", err))
-		}
-		if f.mfs.config.SyncMode == SyncPeriodic && f.awaitsFlush() {
-			b.add(f, f.mfs.config.SyncInterval)
-		}
-	}
+// takeError returns the error of a background flush, once, and what was lost when maps were taken
+// away.
+func (u *unsyncedBytes) takeError() error {
+	u.mu.Lock()
+	err := u.err
+	u.err = nil
+	u.mu.Unlock()
+	return join(err, u.maps.takeLost())
 }

@@ -1,5 +1,10 @@
 package memmapfs
 
+import (
+	"sync/atomic"
+	"time"
+)
+
 // The flags of sysMap.
 const (
 	mapWrite   = 1 << iota // writable
@@ -7,6 +12,14 @@ const (
 	mapExecute             // executable
 	mapAligned             // at an address where large pages can back it, if there is one
 	mapSync                // faults wait until the filesystem could find the page after a power cut
+)
+
+// The kinds of filesystem, as sysFilesystem tells them.
+const (
+	filesystemUnknown   = iota // maps and calls may show different bytes
+	filesystemOnePage          // maps and calls use one page cache
+	filesystemFillsHole        // that too, but a hole that is read through a map takes a block: tmpfs
+	filesystemOverlay          // files of overlayfs are copied when they are first opened for writing
 )
 
 // system is the one way from the package to the system calls of the mmap_*.go and flock_*.go
@@ -35,6 +48,15 @@ var system = struct {
 	lockGrowth   func(fd uintptr, directory string) (uintptr, error)
 	reserve      func(fd uintptr, size int64) error
 	mapPastEnd   func() ([]byte, error)
+
+	filesystem      func(fd uintptr) (kind int, name string, err error)
+	dirtyPages      func(fd uintptr) (int64, error)
+	privatePages    func(data []byte, own []bool) error
+	mapLimit        func() (int64, error)
+	addressLimit    func() (int64, error)
+	descriptorLimit func() (int64, error)
+	majorFaults     func() (int64, error)
+	filtered        func() bool
 }{
 	mapFile:      sysMap,
 	revoke:       sysRevoke,
@@ -59,4 +81,31 @@ var system = struct {
 	lockGrowth:   sysLockGrowth,
 	reserve:      sysReserve,
 	mapPastEnd:   sysMapPastEnd,
+
+	filesystem:      sysFilesystem,
+	dirtyPages:      sysDirtyPages,
+	privatePages:    sysPrivatePages,
+	mapLimit:        sysMapLimit,
+	addressLimit:    sysAddressLimit,
+	descriptorLimit: sysDescriptorLimit,
+	majorFaults:     sysMajorFaults,
+	filtered:        sysFiltered,
 }
+
+// filtered reports whether a filter of system calls is set for the process (seccomp(2)). It may end
+// the process for a call that it does not know, and nothing says what it knows: then the calls that an
+// ordinary program does not make are not made, unless somebody asks for what only they do.
+func filtered() bool {
+	now := int64(time.Since(processStart))
+	if last := filterAsked.Load(); last == 0 || now-last > int64(time.Second) {
+		filterSet.Store(system.filtered())
+		filterAsked.Store(max(now, 1))
+	}
+	return filterSet.Load()
+}
+
+var (
+	processStart = time.Now()
+	filterAsked  atomic.Int64 // when, since processStart
+	filterSet    atomic.Bool
+)

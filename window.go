@@ -2,13 +2,9 @@ package memmapfs
 
 import (
 	"math"
-	"math/bits"
-	"os"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"unsafe"
 )
 
 const (
@@ -20,14 +16,8 @@ const (
 	narrowWindow = 16 << 20
 )
 
-// pageBytes is the size of a page.
-var pageBytes = int64(os.Getpagesize())
-
 // mapAlignment is the number of bytes, whole pages, of which the offset of a map is a multiple.
 var mapAlignment = max(int64(sysMapAlignment()), pageBytes)
-
-// pageShift is the number of bits in which offsets inside a page differ.
-var pageShift = bits.TrailingZeros64(uint64(pageBytes))
 
 // windowBytes rounds a window size to what can be mapped: multiples of mapAlignment, and from 2 MiB
 // on of 2 MiB, so that windows start where large pages start.
@@ -36,17 +26,6 @@ func windowBytes(size int64) int64 {
 		return size - size%hugePageBytes
 	}
 	return (size + mapAlignment - 1) &^ (mapAlignment - 1)
-}
-
-// roundUp rounds n, which is not near the largest int64, up to whole pages.
-func roundUp(n int64) int64 { return (n + pageBytes - 1) &^ (pageBytes - 1) }
-
-// pagesIn returns the number of pages that n bytes touch.
-func pagesIn(n int64) int { return int((n + pageBytes - 1) / pageBytes) }
-
-// pageSpan returns the first and the last page of n > 0 bytes of a map from start on.
-func pageSpan(start int64, n int) (first, last int) {
-	return int(start >> (pageShift & 63)), int((start + int64(n) - 1) >> (pageShift & 63))
 }
 
 // windows are the live mappings of one file: one of the whole file, or some windows of it.
@@ -60,10 +39,10 @@ type windows struct {
 	size   int64      // bytes of the file per window; fixed once a window is mapped
 	budget int        // windows mapped at a time
 	live   []*mapping
-	kept   *mapping          // the first of those no longer looked up, but Data has handed out their bytes
+	others []*mapping        // not looked up, and not revoked when last seen: of Data and View
 	wanted *[16]wantedWindow // by index
 	unit   int64             // of what offsets and lengths of maps are multiples; 0 before the first map
-	lasts  *lasting          // what holds for later maps, too; nil if nothing does
+	locked []byteRange       // by LockMemory: windows that hold them are not dropped
 }
 
 // wantedWindow counts the looks that lately found the window of an index missing.
@@ -163,27 +142,37 @@ const (
 func (w *windows) leastUsed() int {
 	victim := -1
 	for i, m := range w.live {
-		if !m.mapped.exposed.Load() && !w.holdsLock(m) && (victim < 0 || m.lastUse.Load() < w.live[victim].lastUse.Load()) {
+		if !m.life.exposed.Load() && !w.holdsLock(m) && (victim < 0 || m.lastUse.Load() < w.live[victim].lastUse.Load()) {
 			victim = i
 		}
 	}
 	return victim
 }
 
+// holdsLock reports whether LockMemory keeps the mapping. The caller holds w.mu.
+func (w *windows) holdsLock(m *mapping) bool {
+	return slices.ContainsFunc(w.locked, func(s byteRange) bool { return s.overlaps(m.byteRange()) })
+}
+
+// hasRoom reports whether makeRoom will make it. The caller holds w.mu.
+func (w *windows) hasRoom(index int64) bool {
+	return len(w.live) < w.budget || w.indexLive(index) >= 0 || w.leastUsed() >= 0
+}
+
+func (w *windows) indexLive(index int64) int {
+	return slices.IndexFunc(w.live, func(m *mapping) bool { return m.index == index })
+}
+
 // makeRoom drops the mapping that stands at index already, or the one not used for longest if
-// the budget is used up, and reports whether there is room now. The caller holds w.mu.
-func (w *windows) makeRoom(index int64) bool {
-	if i := slices.IndexFunc(w.live, func(m *mapping) bool { return m.index == index }); i >= 0 {
-		w.drop(i)
+// the budget is used up. The caller holds w.mu and knows that there is one.
+func (w *windows) makeRoom(index int64) (err error) {
+	if i := w.indexLive(index); i >= 0 {
+		err = w.drop(i)
 	}
 	if len(w.live) >= w.budget {
-		victim := w.leastUsed()
-		if victim < 0 {
-			return false
-		}
-		w.drop(victim)
+		err = join(err, w.drop(w.leastUsed()))
 	}
-	return true
+	return err
 }
 
 // insert makes m the mapping of its window. The caller holds w.mu and has made room.
@@ -193,16 +182,27 @@ func (w *windows) insert(m *mapping) {
 	w.publish(m.index)
 }
 
-// drop takes the mapping w.live[i] out. The caller holds w.mu.
-func (w *windows) drop(i int) {
+// drop takes the mapping w.live[i] out. One whose bytes Data has handed out stays mapped. The
+// caller holds w.mu.
+func (w *windows) drop(i int) error {
 	old := w.live[i]
 	w.live = slices.Delete(w.live, i, i+1)
 	w.publish(old.index)
-	if old.mapped.exposed.Load() {
-		old.nextKept, w.kept = w.kept, old
-	} else {
-		old.release()
+	if old.life.exposed.Load() {
+		w.addOther(old)
+		return nil
 	}
+	err := old.release()
+	if !old.isRevoked() {
+		w.addOther(old) // a View uses it
+	}
+	return err
+}
+
+// addOther enters a mapping that is not looked up. The caller holds w.mu.
+func (w *windows) addOther(m *mapping) {
+	w.others = slices.DeleteFunc(w.others, (*mapping).isRevoked)
+	w.others = append(w.others, m)
 }
 
 // publish makes lookups of index see w.live. The caller holds w.mu.
@@ -233,21 +233,33 @@ func (w *windows) publish(index int64) {
 
 // releaseAll takes every mapping away. Slices from Data fault from here on. The caller holds
 // w.mu.
-func (w *windows) releaseAll() {
+func (w *windows) releaseAll() (err error) {
 	for len(w.live) > 0 {
-		w.drop(len(w.live) - 1)
+		err = join(err, w.drop(len(w.live)-1))
 	}
-	for ; w.kept != nil; w.kept = w.kept.nextKept {
-		w.kept.release()
+	for _, m := range w.others {
+		err = join(err, m.release())
 	}
+	w.others = slices.DeleteFunc(w.others, (*mapping).isRevoked)
+	return err
 }
 
-// each calls fn for every live mapping.
+// each calls fn for every mapping that lookups find, without a lock.
 func (w *windows) each(fn func(m *mapping)) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, m := range w.live {
+	if m := w.whole.Load(); m != nil {
 		fn(m)
+		return
+	}
+	buckets := w.buckets.Load()
+	if buckets == nil {
+		return
+	}
+	for i := range *buckets {
+		if list := (*buckets)[i].Load(); list != nil {
+			for _, m := range *list {
+				fn(m)
+			}
+		}
 	}
 }
 
@@ -281,74 +293,3 @@ func (w *windows) windowSize() int64 {
 	}
 	return w.size
 }
-
-// copyOut copies the map's bytes from start on into p. It and copyIn report false after a fault,
-// whoever caused it, and if the map is gone. The caller then repeats the whole call through the
-// file, which gives the right bytes or the right error, EFAULT for a bad p included.
-func (f *MappedFile) copyOut(p []byte, m *mapping, start int64) bool {
-	if !m.enter() {
-		return false
-	}
-	fault := copyGuarded(unsafe.Pointer(unsafe.SliceData(p)), m.pointer(start), len(p))
-	m.leave()
-	return fault == nil || f.copyFaulted(fault.value, m, start, len(p))
-}
-
-// copyIn copies p into the map from start on.
-func (f *MappedFile) copyIn(m *mapping, start int64, p []byte) bool {
-	to := m
-	if m.stores != nil {
-		to = m.stores
-	}
-	if !to.enter() {
-		return false
-	}
-	fault := copyGuarded(to.pointer(start), unsafe.Pointer(unsafe.SliceData(p)), len(p))
-	to.leave()
-	return fault == nil || f.copyFaulted(fault.value, m, start, len(p))
-}
-
-// pointer returns the address of m.data[start].
-func (m *mapping) pointer(start int64) unsafe.Pointer {
-	return unsafe.Add(unsafe.Pointer(unsafe.SliceData(m.data)), start)
-}
-
-// From 1 MiB on a copy by Go's runtime bypasses the processor's caches: what was read is not in them
-// when it is used. So it is done in pieces, unless it is longer than any cache.
-const (
-	pieceOfCopy = 256 << 10
-	longestCopy = 8 << 20
-)
-
-// copyGuarded copies n bytes and returns nil, or the panic that a fault has raised. But for storable
-// it is the only code of this package that touches mapped bytes.
-// After a fault nothing may be believed of what was copied: a copy does not go byte by byte.
-//
-// It is the innermost part of the fast path. The deferred function shares just one variable with
-// the rest, because each one more is kept in memory instead of a register and costs a nanosecond;
-// so fault says, while the copy is under way, what the guard has to be set back to.
-func copyGuarded(to, from unsafe.Pointer, n int) (fault *caughtPanic) {
-	defer func() {
-		if fault != nil {
-			before := fault == &guardWasOn
-			fault = &caughtPanic{recover()}
-			debug.SetPanicOnFault(before)
-		}
-	}()
-	fault = &guardWasOff
-	if debug.SetPanicOnFault(true) {
-		fault = &guardWasOn
-	}
-	for ; n > pieceOfCopy && n < longestCopy; n -= pieceOfCopy {
-		copy(unsafe.Slice((*byte)(to), pieceOfCopy), unsafe.Slice((*byte)(from), pieceOfCopy))
-		to, from = unsafe.Add(to, pieceOfCopy), unsafe.Add(from, pieceOfCopy)
-	}
-	copy(unsafe.Slice((*byte)(to), n), unsafe.Slice((*byte)(from), n))
-	debug.SetPanicOnFault(fault == &guardWasOn)
-	return nil
-}
-
-// caughtPanic is the value of a panic.
-type caughtPanic struct{ value any }
-
-var guardWasOn, guardWasOff caughtPanic

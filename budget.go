@@ -1,0 +1,184 @@
+package memmapfs
+
+import (
+	"fmt"
+	"math"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Maps and addresses belong to the process, and the Go runtime needs them too: it dies where a
+// map fails. So all maps of this package together (live ones, those that wait for the
+// collector, those in quarantine) stay below half of what the system allows a process, and
+// their addresses below a quarter.
+
+// addressBudget counts what the maps of the process take. All its methods may be called at the
+// same time.
+type addressBudget struct {
+	limits func() (ranges, bytes int64)
+
+	ranges, bytes               atomic.Int64 // of all
+	waitingRanges, waitingBytes atomic.Int64 // of revoked ones that wait for the collector
+	collecting                  atomic.Bool  // a collection for their sake is under way
+	collected                   atomic.Int64 // when one ended, in nanoseconds since start
+}
+
+var budget = addressBudget{limits: sync.OnceValues(budgetLimits)}
+
+// On a processor of 32 bits the addresses are the limit, whatever the system says.
+const maxBytes32 = 1 << 30
+
+// budgetLimits asks the system for its limits.
+func budgetLimits() (ranges, bytes int64) {
+	ranges, bytes = math.MaxInt64, math.MaxInt64
+	if n, err := system.mapLimit(); err == nil {
+		ranges = max(n/2, 16)
+	}
+	if n, err := system.addressLimit(); err == nil {
+		bytes = n / 4
+	}
+	if math.MaxInt == math.MaxInt32 {
+		bytes = min(bytes, maxBytes32)
+	}
+	return ranges, bytes
+}
+
+// overBudget is errOverBudget that says which limit it was. It matches the system's shortage.
+type overBudget struct{ limit, setting string }
+
+func (e overBudget) Error() string {
+	return fmt.Sprintf("%v: %s is reached, see %s", errOverBudget, e.limit, e.setting)
+}
+
+func (e overBudget) Is(target error) bool { return target == errOverBudget || target == syscall.ENOMEM }
+
+// take reserves one map of n bytes, or fails with an overBudget.
+func (b *addressBudget) take(n int64) error {
+	maxRanges, maxBytes := b.limits()
+	if b.ranges.Add(1) > maxRanges {
+		b.ranges.Add(-1)
+		return overBudget{"half of the maps that the system allows", "vm.max_map_count"}
+	}
+	if b.bytes.Add(n) > maxBytes {
+		b.ranges.Add(-1)
+		b.bytes.Add(-n)
+		return overBudget{"a quarter of the address space", "RLIMIT_AS, ulimit -v"}
+	}
+	return nil
+}
+
+// give returns what take reserved.
+func (b *addressBudget) give(n int64) {
+	b.ranges.Add(-1)
+	b.bytes.Add(-n)
+}
+
+// Revoked addresses wait for the garbage collector. So that a program that makes little
+// garbage does not fill its address space, or its table of maps, a collection is started in
+// the background each time this much is waiting, or an eighth of the budget.
+const (
+	maxWaitingBytes  = 1 << (27 + 13*(^uint(0)>>63)) // 1 TiB, or 128 MiB where addresses have 32 bits
+	maxWaitingRanges = 4096
+)
+
+// wait takes note that n bytes of revoked addresses wait for the collector.
+func (b *addressBudget) wait(n int64) {
+	bytes, ranges := b.waitingBytes.Add(n), b.waitingRanges.Add(1)
+	maxRanges, maxBytes := b.limits()
+	if bytes > min(maxWaitingBytes, maxBytes/8) || ranges > min(maxWaitingRanges, maxRanges/8) {
+		b.collect()
+	}
+}
+
+// waited takes note that they wait no longer.
+func (b *addressBudget) waited(n int64) {
+	b.waitingBytes.Add(-n)
+	b.waitingRanges.Add(-1)
+}
+
+// collect has the garbage collector run once, in the background, unless it does so already.
+func (b *addressBudget) collect() {
+	if b.collecting.CompareAndSwap(false, true) {
+		go func() {
+			runtime.GC()
+			b.collecting.Store(false)
+		}()
+	}
+}
+
+// reclaimPause is the least time between two collections for a shortage: where one has just
+// been in vain, the next would be, too, and cost every goroutine of the program.
+const reclaimPause = 100 * time.Millisecond
+
+// reclaim gives addresses back because there is a shortage of them: those in quarantine, and
+// those that wait for the collector, for which it waits for a moment.
+func (b *addressBudget) reclaim() {
+	quarantine.empty()
+	waiting := b.waitingRanges.Load()
+	last := b.collected.Load()
+	now := int64(time.Since(processStart))
+	if waiting == 0 || last != 0 && now-last < int64(reclaimPause) || !b.collected.CompareAndSwap(last, now) {
+		return
+	}
+	runtime.GC()
+	// The cleanups run in a goroutine of the runtime's.
+	for range 100 {
+		if b.waitingRanges.Load() < (waiting+1)/2 {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	quarantine.empty() // what has come there meanwhile
+}
+
+// quarantine keeps the addresses of closed maps whose bytes were handed out by Data, the last
+// ones, up to maxQuarantinedBytes or an eighth of the budget.
+var quarantine addressQuarantine
+
+const (
+	maxQuarantinedBytes  = 1 << (27 + 17*(^uint(0)>>63)) // 16 TiB, or 128 MiB where addresses have 32 bits
+	maxQuarantinedRanges = 8192
+)
+
+// addressQuarantine holds addresses as numbers: as pointers the collector would follow them,
+// into whatever has these addresses later.
+type addressQuarantine struct {
+	mu     sync.Mutex // guards the fields below; no lock is taken under it
+	ranges []addresses
+	bytes  int64
+}
+
+// addresses are a range of memory.
+type addresses struct{ start, length uintptr }
+
+func (q *addressQuarantine) add(a addresses) {
+	maxRanges, maxBytes := budget.limits()
+	maxRanges, maxBytes = min(maxQuarantinedRanges, maxRanges/8), min(maxQuarantinedBytes, maxBytes/8)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.ranges = append(q.ranges, a)
+	q.bytes += int64(a.length)
+	for len(q.ranges) > 0 && (q.bytes > maxBytes || int64(len(q.ranges)) > maxRanges) {
+		q.releaseOldestLocked()
+	}
+}
+
+// empty gives all addresses back.
+func (q *addressQuarantine) empty() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.ranges) > 0 {
+		q.releaseOldestLocked()
+	}
+}
+
+func (q *addressQuarantine) releaseOldestLocked() {
+	oldest := q.ranges[0]
+	q.ranges = q.ranges[1:]
+	q.bytes -= int64(oldest.length)
+	system.unmap(bytesAt(oldest.start, oldest.length))
+	budget.give(int64(oldest.length))
+}

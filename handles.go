@@ -1,0 +1,319 @@
+package memmapfs
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"slices"
+	"sync"
+	"time"
+	"weak"
+
+	"github.com/absfs/absfs"
+)
+
+// handles are the open files of one MemMapFS, as far as it has to find them: those that were ever
+// mapped, and those with writes to flush. They are held weakly, so that a handle dropped without
+// Close is collected, as an os.File is.
+type handles struct {
+	host
+	flusher flusher
+
+	changing sync.Mutex // held while several files' windows.mu are: see withoutMaps
+
+	mu     sync.Mutex                 // guards the fields below; no lock is taken under it
+	open   []weak.Pointer[MappedFile] // see register
+	swept  int                        // len(open) at which the entries of lost handles are taken out next
+	ageing *time.Timer
+	age    ageClock
+}
+
+// openFile makes a MappedFile of file, which was opened with flag.
+func (h *handles) openFile(file absfs.File, flag int) (*MappedFile, error) {
+	f := &MappedFile{handles: h}
+	f.maps.openFile = openFile{file: file, host: &h.host, registry: f, flag: flag}
+	f.unsynced.maps, f.unsynced.flusher = &f.maps, &h.flusher
+	f.maps.windows.size = wholeFile
+	f.maps.windows.budget = h.config.MaxWindows
+	if !h.config.MapFullFile {
+		f.maps.windows.size = h.config.WindowSize
+	}
+	if err := f.setMode(); err != nil {
+		return nil, err
+	}
+	if r := f.maps.refuseOpened(); r != nil {
+		f.maps.refuse(r)
+	}
+	if flag&os.O_TRUNC != 0 {
+		h.resized(f.maps.stat)
+	}
+	if h.config.NoCache && f.maps.offersDescriptor() {
+		f.maps.bypassCache()
+	}
+	if err := f.mapAtOpen(); err != nil {
+		f.maps.closed.Store(true)
+		h.forget(f)
+		f.maps.end()
+		f.maps.closeDescriptor()
+		return nil, err
+	}
+	h.counters.open.Add(1)
+	return f, nil
+}
+
+// setMode settles how the file is mapped and where writes go.
+func (f *MappedFile) setMode() error {
+	config, flag := &f.handles.config, f.maps.flag
+	mode := config.Mode
+	if mode == ModeCopyOnWrite {
+		info, err := f.maps.file.Stat()
+		if err != nil {
+			return err
+		}
+		if info.Mode().IsRegular() && info.Size() > 0 {
+			f.private = &privateBytes{maps: &f.maps}
+			f.maps.hidden = new(hiddenPages)
+			f.unsynced.stays = true
+			f.position.owned.Store(true)
+		} else {
+			mode = ModeReadWrite
+		}
+	}
+	f.maps.writable = f.maps.access() == os.O_RDWR && mode == ModeReadWrite
+	f.mayStore = f.maps.writable && flag&(os.O_APPEND|os.O_SYNC) == 0 && config.SyncMode != SyncImmediate
+	if !sysMapsAgreeWithIO && f.maps.access() == os.O_RDWR && !f.maps.writable && f.private == nil {
+		// What is mapped is read and written through maps alone there, and its maps are read-only.
+		f.maps.refuse(refuse(refusedByPolicy, errModeAndCalls, false))
+	}
+	return nil
+}
+
+// register enters f, and reports false if it or the filesystem is closed.
+func (h *handles) register(f *MappedFile) bool {
+	f.maps.known.Store(true) // before closed is looked at: Close does it the other way round
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed.Load() || f.maps.closed.Load() {
+		return false
+	}
+	if f.slot > 0 {
+		return true
+	}
+	if len(h.open) >= max(h.swept, 64) {
+		live := h.open[:0]
+		for _, entry := range h.open {
+			if other := entry.Value(); other != nil {
+				live = append(live, entry)
+				other.slot = len(live)
+			}
+		}
+		clear(h.open[len(live):])
+		h.open = live
+		h.swept = 2 * len(live)
+	}
+	h.open = append(h.open, weak.Make(f))
+	f.slot = len(h.open)
+	h.startAgeingLocked()
+	return true
+}
+
+// forget takes f, which is being closed, out again.
+func (h *handles) forget(f *MappedFile) {
+	h.flusher.remove(&f.unsynced)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if f.slot == 0 {
+		return
+	}
+	last := h.open[len(h.open)-1]
+	h.open[f.slot-1] = last
+	if other := last.Value(); other != nil {
+		other.slot = f.slot
+	}
+	h.open[len(h.open)-1] = weak.Pointer[MappedFile]{}
+	h.open = h.open[:len(h.open)-1]
+	f.slot = 0
+}
+
+// files returns the files that were registered.
+func (h *handles) files() []*MappedFile {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var files []*MappedFile
+	for _, entry := range h.open {
+		if f := entry.Value(); f != nil {
+			files = append(files, f)
+		}
+	}
+	return files
+}
+
+// each calls fn for every open file that was ever mapped and is the one that stat describes. No lock
+// is held: one file's may be held for as long as its disk hangs.
+func (h *handles) each(stat func() (os.FileInfo, error), fn func(f *MappedFile)) {
+	if h.mapped.Load() == 0 {
+		return
+	}
+	info, err := stat()
+	if err != nil {
+		return
+	}
+	for _, f := range h.files() {
+		if f.maps.isFileOf(info) {
+			fn(f)
+		}
+	}
+}
+
+// resized has all maps of the file that stat describes ask for its size anew.
+func (h *handles) resized(stat func() (os.FileInfo, error)) {
+	h.each(stat, func(f *MappedFile) { f.maps.measure() })
+}
+
+// withoutMaps calls change, which makes the file that each of infos describes smaller, or takes it
+// away from its name. Where a map keeps the system from doing that, these files have no map of this
+// filesystem meanwhile, but for those that a View uses; they are mapped again on need.
+func (h *handles) withoutMaps(change func() error, infos ...func() (os.FileInfo, error)) error {
+	if !sysMapsHoldFiles || h.mapped.Load() == 0 {
+		return heldByMap(change())
+	}
+	var targets []os.FileInfo
+	for _, info := range infos {
+		if target, err := info(); err == nil {
+			targets = append(targets, target)
+		}
+	}
+	h.changing.Lock()
+	defer h.changing.Unlock()
+	for _, f := range h.files() {
+		if !slices.ContainsFunc(targets, f.maps.isFileOf) {
+			continue
+		}
+		if f.private != nil && !f.private.letGo() {
+			continue
+		}
+		f.maps.windows.mu.Lock()
+		defer f.maps.windows.mu.Unlock() // after change
+		f.maps.unmapLocked()
+		f.unsynced.endExposure()
+	}
+	return heldByMap(change())
+}
+
+// heldByMap adds to the system's refusal to change a mapped file what to do about it.
+func heldByMap(err error) error {
+	if err == nil || !sysIsHeldByMap(err) {
+		return err
+	}
+	return because(err, errHeldByMap)
+}
+
+var errHeldByMap = errors.New("a View of the file is running, or another process or MemMapFS has it mapped: end that and try again")
+
+// ageClock says when what is known of pages is to be forgotten.
+type ageClock struct {
+	majorFaults int64     // of the process, when it was last asked
+	forgotten   time.Time // when everything was last forgotten
+	termEnded   time.Time // when the permission to store last ended
+	calm        int       // ticks since a major fault was last seen
+}
+
+// The clock ticks faster while the process waits for the disk in faults.
+const (
+	calmTick    = time.Second
+	alarmedTick = 50 * time.Millisecond
+	calmAfter   = 40 // ticks without a major fault
+)
+
+// startAgeingLocked has the maps forget from time to time what may have become false. The caller holds
+// h.mu.
+func (h *handles) startAgeingLocked() {
+	if h.ageing == nil && !h.closed.Load() {
+		now := time.Now()
+		faults, _ := system.majorFaults()
+		h.age = ageClock{majorFaults: faults, forgotten: now, termEnded: now, calm: calmAfter}
+		h.ageing = time.AfterFunc(calmTick, h.tick)
+	}
+}
+
+// tick forgets what has become too old.
+func (h *handles) tick() {
+	h.mu.Lock()
+	clock := h.age
+	h.mu.Unlock()
+	forget, endTerm := clock.tick(time.Now(), system.majorFaults)
+	any := false
+	for _, f := range h.files() {
+		if !f.maps.windows.any() {
+			continue
+		}
+		any = true
+		if forget {
+			f.maps.forget()
+		}
+		if endTerm {
+			f.maps.endTerm()
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.age = clock
+	switch {
+	case h.closed.Load():
+	case !any:
+		h.ageing = nil
+	case clock.calm < calmAfter:
+		h.ageing.Reset(alarmedTick)
+	default:
+		h.ageing.Reset(calmTick)
+	}
+}
+
+// tick says what is to be forgotten now: everything, when a minute has passed or the process has waited
+// for the disk in a fault, and the permission to store.
+func (c *ageClock) tick(now time.Time, majorFaults func() (int64, error)) (forget, endTerm bool) {
+	c.calm++
+	if faults, err := majorFaults(); err == nil && faults != c.majorFaults {
+		c.majorFaults, c.calm = faults, 0
+		forget = true
+	}
+	if now.Sub(c.forgotten) >= residencyAge {
+		forget = true
+	}
+	if forget {
+		c.forgotten = now
+	}
+	if now.Sub(c.termEnded) >= storeTerm {
+		c.termEnded, endTerm = now, true
+	}
+	return forget, endTerm
+}
+
+// stopAgeing ends the clock.
+func (h *handles) stopAgeing() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ageing != nil {
+		h.ageing.Stop()
+	}
+}
+
+// close closes the files that are registered, and waits for flushes in the background.
+func (h *handles) close() error {
+	h.mu.Lock()
+	if h.closed.Load() {
+		h.mu.Unlock()
+		return fs.ErrClosed
+	}
+	h.closed.Store(true)
+	h.mu.Unlock()
+	h.stopAgeing()
+	var err error
+	for _, f := range h.files() {
+		if closeErr := f.close(false); !errors.Is(closeErr, fs.ErrClosed) {
+			err = join(err, closeErr)
+		}
+	}
+	h.flusher.close()
+	return err
+}

@@ -1,0 +1,250 @@
+package memmapfs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"syscall"
+)
+
+const unsupportedAdvice = -1
+
+// hint is an advice that holds for later maps of a range, too. Of one kind, no two overlap.
+type hint struct {
+	byteRange
+	advice int
+}
+
+// maxHints is the number of ranges for which a file remembers a lasting hint.
+const maxHints = 1024
+
+// lastingHints returns the hints that hold for later maps.
+func (f *fileMaps) lastingHints() []hint {
+	if hints := f.hints.Load(); hints != nil {
+		return *hints
+	}
+	return nil
+}
+
+// keepHintLocked remembers a lasting hint in place of what it contradicts. The caller holds
+// windows.mu.
+func (f *fileMaps) keepHintLocked(s byteRange, advice int) {
+	added := hint{s, advice}
+	var kept []hint
+	for _, old := range f.lastingHints() {
+		switch {
+		case sysLastingKind(old.advice) != sysLastingKind(advice):
+			kept = append(kept, old)
+		case old.advice == advice && old.from <= added.to && added.from <= old.to:
+			added.byteRange = byteRange{min(old.from, added.from), max(old.to, added.to)}
+		default:
+			for _, rest := range without([]byteRange{old.byteRange}, s) {
+				kept = append(kept, hint{rest, old.advice})
+			}
+		}
+	}
+	if len(kept) >= maxHints {
+		kept = kept[len(kept)-maxHints+1:]
+	}
+	kept = append(kept, added)
+	f.hints.Store(&kept)
+}
+
+// renewHintsLocked gives a map the hints that last. The caller holds windows.mu.
+func (f *fileMaps) renewHintsLocked(m *mapping) {
+	for _, hint := range f.lastingHints() {
+		if part := m.part(hint.byteRange); part != nil {
+			system.advise(part, hint.advice)
+		}
+	}
+}
+
+// advise gives a hint, in the system's number, for a range.
+func (f *fileMaps) advise(s byteRange, advice int) error {
+	if f.isClosed() {
+		return fs.ErrClosed
+	}
+	if advice == unsupportedAdvice {
+		return errors.ErrUnsupported
+	}
+	s = s.pages()
+	f.windows.mu.Lock()
+	defer f.windows.mu.Unlock()
+	if !slices.ContainsFunc(f.windows.live, func(m *mapping) bool { return m.byteRange().overlaps(s) }) {
+		_, err := f.mapWindowLocked(s.from, true)
+		if err == io.EOF && len(f.windows.live) == 0 {
+			return ErrNotMapped
+		}
+		if err != nil && err != io.EOF {
+			return err
+		}
+	}
+	if advice == sysAdviseWillNeed && f.readAheadLocked(s) == nil {
+		return nil
+	}
+	var err error
+	for _, m := range f.windows.live {
+		part := m.part(s)
+		if part == nil || m.private && sysChangesPrivate(advice) {
+			continue
+		}
+		err = join(err, adviseError(system.advise(part, advice)))
+		if advice == sysAdvisePageOut || advice == sysAdviseCold {
+			first, last := pageSpan(max(s.from-m.offset, 0), len(part))
+			m.resident.remove(first, last)
+		}
+	}
+	if err == nil && sysLastingKind(advice) != 0 {
+		f.keepHintLocked(s, advice)
+	}
+	return err
+}
+
+// adviseError gives the system's answer to a hint that it does not know one form: a kernel that
+// lacks a number says EINVAL (madvise(2)), and of a range that is mapped there is nothing else to say
+// so about.
+func adviseError(err error) error {
+	if errors.Is(err, syscall.EINVAL) {
+		return fmt.Errorf("this system does not have the hint: %w: %w", errors.ErrUnsupported, err)
+	}
+	return err
+}
+
+const (
+	readAheadStep = 128 << 10 // what Linux reads for one hint, at least
+	maxReadAhead  = 64 << 20  // then the disk has enough to do, and the caller would wait for it
+)
+
+// readAheadLocked has the system start reading a range, mapped or not. The caller holds windows.mu.
+func (f *fileMaps) readAheadLocked(s byteRange) error {
+	info, err := f.stat()
+	if err != nil {
+		return err
+	}
+	s.to = min(s.to, info.Size())
+	if s.from >= s.to {
+		return nil
+	}
+	s.to = min(s.to, s.from+maxReadAhead)
+	return f.descriptor.Load().do(func(fd uintptr) error {
+		for ; s.from < s.to; s.from += readAheadStep {
+			if err := system.readAhead(fd, s.from, min(s.to-s.from, readAheadStep)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// errNotLocked reports that the system does not keep pages in memory.
+var errNotLocked = errors.New("cannot keep the pages in memory")
+
+// notLocked says what to try where a limit was reached.
+func notLocked(reason error) error {
+	switch {
+	case sysIsShortage(reason), errors.Is(reason, syscall.EPERM):
+		return fmt.Errorf("%w: %w (raise RLIMIT_MEMLOCK, see ulimit -l, or on Windows the minimum working set of "+
+			"the process, or lock fewer bytes with LockMemory)", errNotLocked, reason)
+	}
+	return fmt.Errorf("%w: %w", errNotLocked, reason)
+}
+
+// lock keeps the pages of a range in memory, or none more than before if it fails.
+func (f *fileMaps) lock(s byteRange) error {
+	info, err := f.mappable()
+	if err != nil {
+		return err
+	}
+	if s.to > info.Size() {
+		return io.EOF
+	}
+	if err := f.prefetch(s); err != nil {
+		return err
+	}
+	w := &f.windows
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	before := w.locked
+	w.locked = append(without(before, s.pages()), s.pages()) // so that no window is dropped for the next
+	done, err := f.lockWindowsLocked(s)
+	if err == nil {
+		return nil
+	}
+	w.locked = before
+	if !f.host.config.LockPages {
+		rest := []byteRange{s.pages()}
+		for _, old := range before {
+			rest = without(rest, old)
+		}
+		for _, m := range done {
+			m.unlock(rest)
+		}
+	}
+	return err
+}
+
+// lockWindowsLocked locks the pages of a range in all windows that have them, and returns those
+// where it did. The caller holds windows.mu.
+func (f *fileMaps) lockWindowsLocked(s byteRange) (done []*mapping, err error) {
+	for at := s.from; at < s.to; {
+		m, err := f.mapWindowLocked(at, true)
+		if err != nil {
+			return done, err
+		}
+		limit := m.limit.Load()
+		if at >= m.offset+limit {
+			return done, io.EOF // the file has shrunk
+		}
+		if err := lockPart(m.part(s)); err != nil {
+			return done, notLocked(err)
+		}
+		done = append(done, m)
+		at = m.offset + limit
+	}
+	return done, nil
+}
+
+// lockPart locks pages. They are brought in before, by prefetch: filling the page table of a map
+// that is advised to be read in no order reads page by page.
+func lockPart(part []byte) error { return system.lockPages(part) }
+
+func (m *mapping) unlock(ranges []byteRange) (err error) {
+	for _, s := range ranges {
+		if part := m.part(s); part != nil {
+			err = join(err, system.unlockPages(part))
+		}
+	}
+	return err
+}
+
+// unlock undoes lock for the pages of a range.
+func (f *fileMaps) unlock(s byteRange) (err error) {
+	s = s.pages()
+	f.windows.mu.Lock()
+	defer f.windows.mu.Unlock()
+	f.windows.locked = without(f.windows.locked, s)
+	for _, m := range f.windows.live {
+		err = join(err, m.unlock([]byteRange{s}))
+	}
+	return err
+}
+
+// lockPagesLocked locks what is to be locked of a new map, and fails if that is all of it and
+// cannot be. The caller holds windows.mu.
+func (f *fileMaps) lockPagesLocked(m *mapping) error {
+	if f.host.config.LockPages {
+		if err := system.lockPages(m.part(byteRange{m.offset, m.offset + m.limit.Load()})); err != nil {
+			return notLocked(err)
+		}
+		return nil
+	}
+	for _, s := range f.windows.locked {
+		s.to = min(s.to, m.offset+m.limit.Load())
+		if part := m.part(s); part != nil {
+			system.lockPages(part)
+		}
+	}
+	return nil
+}

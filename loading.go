@@ -1,0 +1,261 @@
+package memmapfs
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+)
+
+// The pages of a file that are in memory: bringing them in, and counting them.
+
+const (
+	prefetchBytes = 4 << 20   // brought in by one system call, and so the time that Close may wait
+	readInBytes   = 256 << 10 // read by one system call where the map cannot do it
+)
+
+// prefetch reads a range into memory and waits for it. What of it is gone again at the end, because
+// it was more than the memory holds, is not taken to be there.
+func (f *fileMaps) prefetch(s byteRange) error {
+	info, err := f.stat()
+	if err != nil {
+		return err
+	}
+	if info.Mode().IsRegular() {
+		s.to = min(s.to, info.Size())
+	}
+	whole := s
+	for s.from < s.to {
+		if f.isClosed() {
+			return fs.ErrClosed
+		}
+		next := s.from + min(s.to-s.from, prefetchBytes-s.from%prefetchBytes)
+		if m := f.pinForPrefetch(s.from); m != nil {
+			next = min(next, m.offset+m.limit.Load())
+			err = f.populate(m, byteRange{s.from, next})
+			f.unpin(m)
+		} else {
+			err = f.readThrough(byteRange{s.from, next})
+		}
+		if err != nil {
+			if err == io.EOF && info.Mode().IsRegular() {
+				err = nil // somebody has shrunk the file
+			}
+			return err
+		}
+		s.from = next
+	}
+	f.forgetEvicted(whole)
+	return nil
+}
+
+// forgetEvicted takes back what is known of a range of which pages are gone again.
+func (f *fileMaps) forgetEvicted(s byteRange) {
+	s = s.pages()
+	if s.to-s.from <= prefetchBytes {
+		return
+	}
+	d := f.descriptor.Load()
+	for _, m := range f.mapsOf(s) {
+		from, to := max(s.from, m.offset), min(s.to, m.offset+m.limit.Load())
+		if from >= to {
+			continue
+		}
+		first, last := pageSpan(from-m.offset, int(to-from))
+		cached, err := d.cachedPages(m.offset+int64(first)*pageBytes, int64(last-first+1)*pageBytes)
+		if err != nil {
+			cached, err = countCached(m.data[int64(first)*pageBytes : int64(last+1)*pageBytes])
+		}
+		if err == nil && cached < int64(last-first+1) {
+			m.resident.remove(first, last)
+			m.probed.remove(first/chunkPages, last/chunkPages)
+		}
+	}
+}
+
+// countCached counts the pages of a map that are in memory.
+func countCached(data []byte) (cached int64, err error) {
+	if filtered() {
+		return 0, errors.ErrUnsupported
+	}
+	pages := make([]byte, 64<<10)
+	for len(data) > 0 && err == nil {
+		n := min(int64(len(data)), int64(len(pages))*pageBytes)
+		err = system.residentMap(data[:n], pages[:pagesIn(n)])
+		for _, page := range pages[:pagesIn(n)] {
+			cached += int64(page & 1)
+		}
+		data = data[n:]
+	}
+	return cached, err
+}
+
+// mapsOf returns the mappings that lookups find and that have bytes of a range.
+func (f *fileMaps) mapsOf(s byteRange) (maps []*mapping) {
+	f.windows.each(func(m *mapping) {
+		if m.byteRange().overlaps(s) {
+			maps = append(maps, m)
+		}
+	})
+	return maps
+}
+
+// pinForPrefetch returns the mapping that holds off, pinned; it makes it unless another one had to be
+// dropped for it.
+func (f *fileMaps) pinForPrefetch(off int64) *mapping {
+	w := &f.windows
+	m := w.at(off)
+	if m == nil || !m.holds(off) {
+		w.mu.Lock()
+		if len(w.live) < w.budget || w.size == wholeFile {
+			m, _ = f.mapWindowLocked(off, true)
+		}
+		w.mu.Unlock()
+	}
+	if m == nil || !m.holds(off) || !m.pin() {
+		return nil
+	}
+	return m
+}
+
+// populate brings the pages of a range, which lies in m, into memory and into the page table. A map
+// that is advised to be read in no order would have them read one by one, so they are read through
+// the file first; and holes of a filesystem that fills them are not touched.
+func (f *fileMaps) populate(m *mapping, s byteRange) error {
+	part := m.part(s)
+	if len(part) == 0 {
+		return nil
+	}
+	if f.fillsHoles.Load() || f.advisedRandom(s) || filtered() {
+		return f.readThrough(s)
+	}
+	if system.populate(part) != nil {
+		return f.readThrough(s) // which knows what is wrong, if anything is
+	}
+	if f.trusted.Load() && !f.compares.Load() {
+		first, last := pageSpan(s.from-m.offset, int(s.to-s.from))
+		f.addResident(m, first, last)
+	}
+	return nil
+}
+
+// advisedRandom reports whether AdviseRandom holds for some of a range.
+func (f *fileMaps) advisedRandom(s byteRange) bool {
+	for _, hint := range f.lastingHints() {
+		if hint.advice == sysAdviseRandom && sysLastingKind(hint.advice) != 0 && hint.overlaps(s) {
+			return true
+		}
+	}
+	return false
+}
+
+// readThrough brings a range into memory by reading it through the file.
+func (f *fileMaps) readThrough(s byteRange) error {
+	buffer := make([]byte, min(readInBytes, s.to-s.from))
+	for s.from < s.to && !f.isClosed() {
+		n, err := f.file.ReadAt(buffer[:min(int64(len(buffer)), s.to-s.from)], s.from)
+		if n > 0 {
+			f.learnRead(buffer[:n], s.from)
+		}
+		if err != nil {
+			return err
+		}
+		s.from += int64(n)
+	}
+	return nil
+}
+
+// readIn brings all of a new map into memory if the Config says so. The caller holds windows.mu.
+func (f *fileMaps) readIn(m *mapping) {
+	if !f.host.config.PopulatePages {
+		return
+	}
+	end := m.offset + m.limit.Load()
+	for at := m.offset; at < end && !f.isClosed(); at += prefetchBytes {
+		if f.populate(m, byteRange{at, min(at+prefetchBytes, end)}) != nil {
+			return // whoever needs these bytes will see the error
+		}
+	}
+	f.forgetEvicted(byteRange{m.offset, end})
+}
+
+// residency counts what of a range is in memory, in whole pages.
+func (f *fileMaps) residency(s byteRange) (resident, total int64, trusted bool, err error) {
+	info, err := f.stat()
+	if err != nil {
+		return 0, 0, false, err
+	}
+	if !info.Mode().IsRegular() {
+		return 0, 0, false, errors.ErrUnsupported
+	}
+	s.to = min(s.to, info.Size())
+	if s.from >= s.to {
+		return 0, 0, true, nil
+	}
+	s = s.pages()
+	total = s.to - s.from
+	if filtered() {
+		return 0, total, false, errors.ErrUnsupported
+	}
+	err = f.withDescriptor(false, func(d *descriptor) error {
+		cached, err := d.cachedPages(s.from, total)
+		if err == nil {
+			resident, trusted = min(cached*pageBytes, total), true
+			return nil
+		}
+		return d.do(func(fd uintptr) error {
+			trusted = system.mayWrite(fd) == nil
+			resident, err = countResident(fd, s)
+			return err
+		})
+	})
+	return resident, total, trusted && err == nil, err
+}
+
+// countResident counts the bytes that are in memory of whole pages of a file, by maps of their own. Of a
+// file in hugetlbfs such a map tells only what was touched through it.
+func countResident(fd uintptr, s byteRange) (resident int64, err error) {
+	if _, err := system.mapUnit(fd); err == nil {
+		return 0, errors.ErrUnsupported
+	}
+	const pagesAtATime = 64 << 10
+	for s.from < s.to {
+		count := min(pagesAtATime, (s.to-s.from)/pageBytes)
+		if err := budget.take(count * pageBytes); err != nil {
+			return 0, err
+		}
+		data, err := system.mapFile(fd, s.from, int(count*pageBytes), 0)
+		if err == nil {
+			var cached int64
+			cached, err = countCached(data)
+			resident += cached * pageBytes
+			system.unmap(data)
+		}
+		budget.give(count * pageBytes)
+		if err != nil {
+			return 0, err
+		}
+		s.from += count * pageBytes
+	}
+	return resident, nil
+}
+
+// withDescriptor calls fn with a descriptor of the file. With write it is one that may write.
+func (f *fileMaps) withDescriptor(write bool, fn func(d *descriptor) error) error {
+	f.windows.mu.Lock()
+	defer f.windows.mu.Unlock()
+	if f.finished.Load() {
+		return fs.ErrClosed
+	}
+	if d := f.descriptor.Load(); d != nil && !d.isClosed() && (d.owned == nil || f.writable || !write) {
+		return fn(d)
+	}
+	info, err := f.stat()
+	if err != nil {
+		return err
+	}
+	d, err := f.findDescriptor(info, write)
+	if err != nil {
+		return err
+	}
+	return join(fn(d), d.close())
+}

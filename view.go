@@ -1,0 +1,253 @@
+package memmapfs
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"reflect"
+	"sync"
+	"unsafe"
+)
+
+// Data returns the mapped bytes of the file: all of it or, where it is mapped by windows, the
+// window that holds the position. It maps the file if it is not mapped; it returns nil when the
+// file cannot be mapped, is empty, or has nothing at the position, and after Close.
+//
+// The slice is capped at the file's size and stays valid until Truncate, RemapAfterTruncation or
+// Close, on Windows also until one of the changes that MemMapFS.Truncate names. A window stays
+// pinned until then. After that an access faults: the addresses are kept from other use until 8,192
+// more such ranges have come to their end, or 16 TiB of them (128 MiB on 32-bit systems; an eighth of
+// the process's share if that is less), or until the process is short of addresses; on Windows
+// something else may get them in the moment between taking the map away and reserving them. An
+// access to a slice kept longer may reach anything.
+//
+// The bytes are the map's: what others change in the file shows at once on filesystems that keep one
+// page cache, and may never show where Config.Mapping would not serve calls from a map. After somebody
+// else has shrunk the file the rest of its last page reads as zeros, and may read as something else
+// when the file grows again. In ModeCopyOnWrite the slice is of a private map: a page that was
+// stored to through it is lost when somebody shrinks the file below it, and what was written by calls
+// comes back there with the next Data or View.
+//
+// The bytes may be stored to as in View. An access to the slice is the caller's own: if the
+// file is truncated or its disk fails, the program dies. View is the safe form.
+func (f *MappedFile) Data() []byte {
+	if r := f.maps.refused.Load(); r != nil && r.byName {
+		return nil
+	}
+	pos, err := f.seek(0, io.SeekCurrent)
+	if err != nil {
+		return nil
+	}
+	if f.private != nil {
+		data, err := f.private.data(pos)
+		if err != nil {
+			return nil
+		}
+		return data
+	}
+	f.maps.windows.mu.Lock()
+	defer f.maps.windows.mu.Unlock()
+	m, err := f.maps.mapWindowLocked(pos, true)
+	limit := int64(0)
+	if err == nil {
+		limit = m.limit.Load()
+	}
+	if limit == 0 {
+		return nil
+	}
+	m.life.exposed.Store(true)
+	if m.lendsStores() {
+		f.unsynced.expose()
+	}
+	return m.data[:limit:limit]
+}
+
+// lendsStores reports whether the bytes that Data and View hand out can be stored to, and the stores
+// reach the file.
+func (m *mapping) lendsStores() bool { return m.writable && !m.private }
+
+// View calls fn with the n bytes of the file from off on, without copying them, and returns
+// what fn returns. It is the safe form of Data: the bytes stay in place until fn returns,
+// and a fault in fn's access to them (the file was truncated, its disk failed or is full)
+// makes View return an error wrapping ErrSIGBUS. One guard serves the whole call, so a
+// loop over many small values inside one View costs what it costs over a slice.
+//
+// The bytes must not be used after fn returns. They may be stored to in ModeReadWrite on a
+// handle opened with O_RDWR, where the store reaches the file, and in ModeCopyOnWrite with
+// MapFullFile, where it stays in the handle; elsewhere a store is a fault. Cold pages are
+// read in by page faults, which the Go scheduler does not see: call Prefetch first where
+// that matters.
+//
+// A range that reaches past the end of the file gives io.EOF, a negative one
+// ErrInvalidOffset, a file that cannot be mapped ErrNotMapped and the reason, and fn is not
+// called. A panic in fn that is not a fault in the bytes goes through.
+//
+// View may be called from many goroutines and from inside fn. Close and Truncate do not
+// wait for it: after Close the bytes of a running View stay valid until it ends, and what is stored
+// there then is not flushed; after Truncate those in pages past the new end fault, and those in the
+// last page read as zeros and may become bytes of the file when it grows again. The bytes are the
+// map's: the comment of Data says what that means. On Windows Truncate fails while a View is running.
+func (f *MappedFile) View(off, n int64, fn func(b []byte) error) error {
+	fnErr, err := f.view(off, n, fn)
+	f.deliverFaults()
+	if err != nil {
+		return f.wrap("view", err)
+	}
+	return fnErr
+}
+
+func (f *MappedFile) view(off, n int64, fn func(b []byte) error) (fnErr, err error) {
+	if f.maps.isClosed() {
+		return nil, fs.ErrClosed
+	}
+	if off < 0 || n < 0 {
+		return nil, ErrInvalidOffset
+	}
+	if n == 0 {
+		return fn([]byte{}), nil
+	}
+	m, private, err := f.lend(off, n)
+	if err != nil {
+		return nil, err
+	}
+	defer f.endLent(m, private, off, n)
+	start := off - m.offset
+	at := int64(0)
+	fault, fnErr := callGuarded(
+		func() error { return fn(m.data[start : start+n : start+n]) },
+		func(r any) (ours bool) { at, ours = m.faultIn(r, start, n); return ours })
+	if fault != nil {
+		err = fmt.Errorf("%w (at offset %d)", ErrSIGBUS, m.offset+at)
+		f.maps.tellFault(err)
+		return nil, err
+	}
+	return fnErr, nil
+}
+
+// lend returns a map that holds the bytes [off, off+n), until endLent: a live window, or a map made for
+// this call. In ModeCopyOnWrite it is a private one.
+func (f *MappedFile) lend(off, n int64) (m *mapping, private *lentMap, err error) {
+	if f.private == nil {
+		if m := f.pinLive(off, n); m != nil {
+			return m, nil, nil
+		}
+	}
+	info, err := f.maps.mappable()
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case off > info.Size() || n > info.Size()-off:
+		return nil, nil, io.EOF
+	case int64(int(n)) != n:
+		return nil, nil, fmt.Errorf("%w: %d bytes do not fit the address space", ErrNotMapped, n)
+	case f.private != nil:
+		if private, err = f.private.view(off, n); err != nil {
+			return nil, nil, err
+		}
+		return private.mapping, private, nil
+	}
+	if f.maps.windows.fits(off, n) {
+		f.maps.mapWindow(off)
+		if m := f.pinLive(off, n); m != nil {
+			return m, nil, nil
+		}
+	}
+	if m, err = f.maps.mapRange(off, n, f.maps.mapFlags()); err != nil {
+		return nil, nil, err
+	}
+	f.noteLent(m)
+	return m, nil, nil
+}
+
+// pinLive pins the live mapping that holds [off, off+n), if there is one that shows the file of today.
+func (f *MappedFile) pinLive(off, n int64) *mapping {
+	m := f.maps.windows.at(off)
+	if m == nil || int64(int(n)) != n || f.maps.copiedUp.Load() {
+		return nil
+	}
+	if r := f.maps.refused.Load(); r != nil && r.byName {
+		return nil
+	}
+	if _, ok := m.span(off, int(n)); !ok || !m.pin() {
+		return nil
+	}
+	f.noteLent(m)
+	return m
+}
+
+// noteLent takes note of a View that may store.
+func (f *MappedFile) noteLent(m *mapping) {
+	if m.lendsStores() {
+		f.unsynced.beginView()
+	}
+}
+
+// endLent ends what lend has begun.
+func (f *MappedFile) endLent(m *mapping, private *lentMap, off, n int64) {
+	if private != nil {
+		f.private.endView(private, off, n)
+		return
+	}
+	f.maps.unpin(m)
+	if m.lendsStores() {
+		f.unsynced.endView()
+	}
+}
+
+// ViewSlice is View of n values of type T from byte off on, without a copy, in the byte order of the
+// processor. T is of a kind without pointers in it (numbers, arrays and structs of numbers; a bool
+// counts as a number whose bytes have to be 0 or 1), and off a multiple of T's alignment; another T or
+// off gives an error wrapping fs.ErrInvalid, and a range that is negative, or longer than an int64 can
+// tell, ErrInvalidOffset. The fields of a struct lie where Go puts them, padding included. For all
+// else, errors, stores and the lifetime of values, see View.
+func ViewSlice[T any](f *MappedFile, off int64, n int, fn func(values []T) error) error {
+	var value T
+	size, alignment := int64(unsafe.Sizeof(value)), int64(unsafe.Alignof(value))
+	kind := reflect.TypeFor[T]()
+	switch {
+	case !isPointerFree(kind):
+		return f.wrap("view", fmt.Errorf("values of type %v have pointers in them, and cannot lie in a file: %w", kind, fs.ErrInvalid))
+	case n < 0 || off < 0 || size > 0 && int64(n) > (1<<63-1)/size:
+		return f.wrap("view", ErrInvalidOffset)
+	case off%alignment != 0:
+		return f.wrap("view", fmt.Errorf("offset %d is not a multiple of %d, the alignment of %v: %w", off, alignment, kind, fs.ErrInvalid))
+	}
+	return f.View(off, int64(n)*size, func(b []byte) error {
+		if len(b) == 0 {
+			return fn(make([]T, n))
+		}
+		return fn(unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(b))), n))
+	})
+}
+
+// isPointerFree reports whether values of a type have no pointers in them. It looks once at each type.
+func isPointerFree(t reflect.Type) bool {
+	if known, ok := pointerFree.Load(t); ok {
+		return known.(bool)
+	}
+	free := !hasPointers(t)
+	pointerFree.Store(t, free)
+	return free
+}
+
+var pointerFree sync.Map // of reflect.Type to bool
+
+// hasPointers reports whether values of a type have pointers in them.
+func hasPointers(t reflect.Type) bool {
+	switch t.Kind() {
+	case reflect.Array:
+		return t.Len() > 0 && hasPointers(t.Elem())
+	case reflect.Struct:
+		for i := range t.NumField() {
+			if hasPointers(t.Field(i).Type) {
+				return true
+			}
+		}
+		return false
+	case reflect.Bool, reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr,
+		reflect.Float32, reflect.Float64, reflect.Complex64, reflect.Complex128:
+		return false
+	}
+	return true
+}
