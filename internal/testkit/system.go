@@ -60,6 +60,14 @@ func NeedMaps(t testing.TB) {
 	}
 }
 
+// NeedProcesses skips a test that starts another process where there are none.
+func NeedProcesses(t testing.TB) {
+	t.Helper()
+	if runtime.GOOS == "js" || runtime.GOOS == "wasip1" {
+		t.Skip("this system cannot start processes")
+	}
+}
+
 // MapsHoldFiles tells whether the system refuses to shrink, remove or replace a file that is mapped.
 const MapsHoldFiles = runtime.GOOS == "windows"
 
