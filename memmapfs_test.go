@@ -158,7 +158,7 @@ func TestTruncate(t *testing.T) {
 	})
 }
 
-// changeVariable names a file for another process to change, behind what is to be done.
+// changeVariable says what another process is to do, and in the lines below it to which files.
 const changeVariable = "MEMMAPFS_TEST_CHANGE"
 
 // changes are what another process does to a file.
@@ -172,13 +172,15 @@ var changes = map[string]func(file *os.File) error{
 
 // What another process does to the file, which the map must show as the plain file does.
 func TestChangedByAnotherProcess(t *testing.T) {
-	if change, name, found := strings.Cut(os.Getenv(changeVariable), " "); found {
-		file, err := os.OpenFile(name, os.O_RDWR, 0)
-		if err == nil {
-			err = errors.Join(changes[change](file), file.Close())
-		}
-		if err != nil {
-			t.Fatal(err)
+	if change, names, found := strings.Cut(os.Getenv(changeVariable), "\n"); found {
+		for name := range strings.SplitSeq(names, "\n") {
+			file, err := os.OpenFile(name, os.O_RDWR, 0)
+			if err == nil {
+				err = errors.Join(changes[change](file), file.Close())
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
 		}
 		return
 	}
@@ -190,12 +192,12 @@ func TestChangedByAnotherProcess(t *testing.T) {
 			if testkit.MapsHoldFiles && (change == "shrink" || change == "empty") {
 				continue // the system refuses that to everybody but the handle itself
 			}
-			for _, name := range f.Names {
-				process := testkit.ThisProgram(t, "-test.run=^TestChangedByAnotherProcess$")
-				process.Env = append(os.Environ(), changeVariable+"="+change+" "+osfs.ToNative(name))
-				if output, err := process.CombinedOutput(); err != nil {
-					t.Fatalf("%v\n%s", err, output)
-				}
+			process := testkit.ThisProgram(t, "-test.run=^TestChangedByAnotherProcess$")
+			process.Env = append(os.Environ(), strings.Join([]string{
+				changeVariable + "=" + change, osfs.ToNative(f.Names[0]), osfs.ToNative(f.Names[1]),
+			}, "\n"))
+			if output, err := process.CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, output)
 			}
 			f.ReadAt(page-10, 30)
 			f.ReadAt(2*page-10, 30)
