@@ -7,19 +7,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/bits"
 	"net"
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/absfs/absfs"
 	"github.com/absfs/memmapfs"
+	"github.com/absfs/memmapfs/internal/testkit"
 	"github.com/absfs/osfs"
 )
 
@@ -35,9 +33,9 @@ import (
 // compare runs a benchmark through the plain filesystem and through memmapfs.
 func compare(b *testing.B, config *memmapfs.Config, benchmark func(b *testing.B, fileSystem absfs.FileSystem)) {
 	b.Helper()
-	for _, m := range []mode{{"osfs", nil}, {"memmapfs", config}} {
-		b.Run("via="+m.name, func(b *testing.B) {
-			fileSystem := m.overOS(b)
+	for _, m := range []testkit.Mode{{Name: "osfs"}, {Name: "memmapfs", Config: config}} {
+		b.Run("via="+m.Name, func(b *testing.B) {
+			fileSystem := m.OverOS(b)
 			b.ReportAllocs()
 			benchmark(b, fileSystem)
 		})
@@ -46,15 +44,9 @@ func compare(b *testing.B, config *memmapfs.Config, benchmark func(b *testing.B,
 
 var (
 	reading  = memmapfs.DefaultConfig()
-	writing  = full(memmapfs.ModeReadWrite, memmapfs.SyncNever)
-	syncing  = full(memmapfs.ModeReadWrite, memmapfs.SyncImmediate)
-	windowMB = windowed(memmapfs.ModeReadOnly, 1<<20)
-)
-
-const (
-	kibibyte = 1 << 10
-	mebibyte = 1 << 20
-	gibibyte = 1 << 30
+	writing  = testkit.Full(memmapfs.ModeReadWrite, memmapfs.SyncNever)
+	syncing  = testkit.Full(memmapfs.ModeReadWrite, memmapfs.SyncImmediate)
+	windowMB = testkit.Windowed(memmapfs.ModeReadOnly, 1<<20)
 )
 
 // sizeName writes 65536 as 64KiB.
@@ -62,7 +54,7 @@ func sizeName(size int64) string {
 	for _, unit := range []struct {
 		bytes int64
 		name  string
-	}{{1 << 40, "TiB"}, {gibibyte, "GiB"}, {mebibyte, "MiB"}, {kibibyte, "KiB"}} {
+	}{{1 << 40, "TiB"}, {testkit.Gibibyte, "GiB"}, {testkit.Mebibyte, "MiB"}, {testkit.Kibibyte, "KiB"}} {
 		if size >= unit.bytes && size%unit.bytes == 0 {
 			return strconv.FormatInt(size/unit.bytes, 10) + unit.name
 		}
@@ -70,18 +62,9 @@ func sizeName(size int64) string {
 	return strconv.FormatInt(size, 10) + "B"
 }
 
-// stampAt is what the eight bytes at an offset, a multiple of eight, of a stamped file hold.
-func stampAt(offset int64) uint64 { return uint64(offset+8) * 0x9e3779b97f4a7c15 }
-
-func stampBlock(data []byte, offset int64) {
-	for i := 0; i+8 <= len(data); i += 8 {
-		binary.LittleEndian.PutUint64(data[i:], stampAt(offset+int64(i)))
-	}
-}
-
 func checkStamps(data []byte, offset int64) error {
 	for i := 0; i+8 <= len(data); i += 8 {
-		if got, want := binary.LittleEndian.Uint64(data[i:]), stampAt(offset+int64(i)); got != want {
+		if got, want := binary.LittleEndian.Uint64(data[i:]), testkit.StampAt(offset+int64(i)); got != want {
 			return fmt.Errorf("at offset %d: %x, want %x", offset+int64(i), got, want)
 		}
 	}
@@ -100,9 +83,9 @@ func stampedFile(b *testing.B, dir string, size int64) (name string) {
 		b.Fatal(err)
 	}
 	defer file.Close()
-	block := make([]byte, min(size, mebibyte))
+	block := make([]byte, min(size, testkit.Mebibyte))
 	for offset := int64(0); offset < size; offset += int64(len(block)) {
-		stampBlock(block, offset)
+		testkit.StampBlock(block, offset)
 		if _, err := file.Write(block); err != nil {
 			b.Fatal(err)
 		}
@@ -114,7 +97,7 @@ func stampedFile(b *testing.B, dir string, size int64) (name string) {
 // writing the same bytes again.
 func warm(b *testing.B, file absfs.File, size int64, write bool) {
 	b.Helper()
-	block := make([]byte, 64*kibibyte)
+	block := make([]byte, 64*testkit.Kibibyte)
 	for range 2 {
 		for offset := int64(0); offset < size; offset += int64(len(block)) {
 			_, err := file.ReadAt(block, offset)
@@ -128,32 +111,11 @@ func warm(b *testing.B, file absfs.File, size int64, write bool) {
 	}
 }
 
-// mapNow maps a file of memmapfs and hands out nothing of it.
-func mapNow(file absfs.File) {
-	if mapped, ok := file.(*memmapfs.MappedFile); ok {
-		mapped.View(0, 1, func([]byte) error { return nil })
-	}
-}
-
 func openWarm(b *testing.B, fileSystem absfs.FileSystem, name string, size int64) absfs.File {
 	b.Helper()
-	file := mustOpen(b, fileSystem, name, os.O_RDONLY)
+	file := testkit.MustOpen(b, fileSystem, name, os.O_RDONLY)
 	warm(b, file, size, false)
 	return file
-}
-
-// randomOffsets is a generator of multiples of eight that is cheap beside what is measured.
-type randomOffsets struct{ state, end uint64 }
-
-// offsetsIn gives offsets at which length bytes fit into a file of size bytes.
-func offsetsIn(size int64, length int, seed uint64) randomOffsets {
-	return randomOffsets{seed + 1, uint64(size-int64(length))/8 + 1}
-}
-
-func (r *randomOffsets) next() int64 {
-	r.state = r.state*6364136223846793005 + 1442695040888963407
-	high, _ := bits.Mul64(r.state, r.end)
-	return int64(high) * 8
 }
 
 // inGoroutines shares b.N among goroutines and waits for them. The seed differs between them.
@@ -179,10 +141,10 @@ func inGoroutines(b *testing.B, goroutines int, work func(seed uint64, n int) er
 // readRandom reads n times length bytes, and checks the last of them.
 func readRandom(file io.ReaderAt, size int64, length int, seed uint64, n int) error {
 	buffer := make([]byte, length)
-	offsets := offsetsIn(size, length, seed)
+	offsets := testkit.OffsetsIn(size, length, seed)
 	last := int64(0)
 	for range n {
-		last = offsets.next()
+		last = offsets.Next()
 		if _, err := file.ReadAt(buffer, last); err != nil {
 			return err
 		}
@@ -194,10 +156,10 @@ func readRandom(file io.ReaderAt, size int64, length int, seed uint64, n int) er
 }
 
 func BenchmarkRandomReadAt(b *testing.B) {
-	const size = 16 * mebibyte
-	name := stampedFile(b, testDir(b), size)
+	const size = 16 * testkit.Mebibyte
+	name := stampedFile(b, testkit.TestDir(b), size)
 	for _, row := range []struct{ length, goroutines int }{
-		{8, 1}, {64, 1}, {8, 2}, {64, 2}, {4 * kibibyte, 1}, {64 * kibibyte, 1},
+		{8, 1}, {64, 1}, {8, 2}, {64, 2}, {4 * testkit.Kibibyte, 1}, {64 * testkit.Kibibyte, 1},
 	} {
 		b.Run(fmt.Sprintf("length=%s/goroutines=%d", sizeName(int64(row.length)), row.goroutines), func(b *testing.B) {
 			compare(b, reading, func(b *testing.B, fileSystem absfs.FileSystem) {
@@ -215,12 +177,12 @@ func BenchmarkRandomReadAt(b *testing.B) {
 // the plain file with ReadAt.
 func BenchmarkRandomLoads(b *testing.B) {
 	const loadsPerView = 1_000_000
-	dir := testDir(b)
-	for _, size := range []int64{16 * mebibyte, gibibyte} {
+	dir := testkit.TestDir(b)
+	for _, size := range []int64{16 * testkit.Mebibyte, testkit.Gibibyte} {
 		b.Run("file="+sizeName(size), func(b *testing.B) {
 			name := stampedFile(b, dir, size)
 			compare(b, reading, func(b *testing.B, fileSystem absfs.FileSystem) {
-				file := mustOpen(b, fileSystem, name, os.O_RDONLY)
+				file := testkit.MustOpen(b, fileSystem, name, os.O_RDONLY)
 				b.SetBytes(8)
 				mapped, ok := file.(*memmapfs.MappedFile)
 				if !ok {
@@ -228,7 +190,7 @@ func BenchmarkRandomLoads(b *testing.B) {
 					return
 				}
 				touch := func(data []byte) error {
-					for page := int64(0); page < size; page += pageSize {
+					for page := int64(0); page < size; page += testkit.PageSize {
 						if err := checkStamps(data[page:page+8], page); err != nil {
 							return err
 						}
@@ -238,15 +200,15 @@ func BenchmarkRandomLoads(b *testing.B) {
 				if err := mapped.View(0, size, touch); err != nil {
 					b.Fatal(err)
 				}
-				offsets := offsetsIn(size, 8, 0)
+				offsets := testkit.OffsetsIn(size, 8, 0)
 				b.ResetTimer()
 				for done := 0; done < b.N; done += loadsPerView {
 					err := mapped.View(0, size, func(data []byte) error {
 						sum, want := uint64(0), uint64(0)
 						for range min(loadsPerView, b.N-done) {
-							offset := offsets.next()
+							offset := offsets.Next()
 							sum += binary.LittleEndian.Uint64(data[offset:])
-							want += stampAt(offset)
+							want += testkit.StampAt(offset)
 						}
 						if sum != want {
 							return errors.New("wrong bytes")
@@ -279,9 +241,9 @@ func readOn(file io.ReadSeeker, size int64, buffer []byte, n int) error {
 }
 
 func BenchmarkSequentialRead(b *testing.B) {
-	const size = 16 * mebibyte
-	name := stampedFile(b, testDir(b), size)
-	for _, length := range []int64{4 * kibibyte, 64 * kibibyte, mebibyte} {
+	const size = 16 * testkit.Mebibyte
+	name := stampedFile(b, testkit.TestDir(b), size)
+	for _, length := range []int64{4 * testkit.Kibibyte, 64 * testkit.Kibibyte, testkit.Mebibyte} {
 		b.Run("length="+sizeName(length), func(b *testing.B) {
 			compare(b, reading, func(b *testing.B, fileSystem absfs.FileSystem) {
 				file := openWarm(b, fileSystem, name, size)
@@ -297,10 +259,10 @@ func BenchmarkSequentialRead(b *testing.B) {
 
 // BenchmarkOpenReadClose reads a file once, with a buffer of that length.
 func BenchmarkOpenReadClose(b *testing.B) {
-	dir := testDir(b)
+	dir := testkit.TestDir(b)
 	for _, row := range [][2]int64{
-		{64, 64}, {4 * kibibyte, 4 * kibibyte}, {64 * kibibyte, 64 * kibibyte}, {mebibyte, mebibyte},
-		{16 * mebibyte, 16 * mebibyte}, {16 * mebibyte, 64 * kibibyte},
+		{64, 64}, {4 * testkit.Kibibyte, 4 * testkit.Kibibyte}, {64 * testkit.Kibibyte, 64 * testkit.Kibibyte}, {testkit.Mebibyte, testkit.Mebibyte},
+		{16 * testkit.Mebibyte, 16 * testkit.Mebibyte}, {16 * testkit.Mebibyte, 64 * testkit.Kibibyte},
 	} {
 		size, length := row[0], row[1]
 		b.Run(fmt.Sprintf("file=%s/length=%s", sizeName(size), sizeName(length)), func(b *testing.B) {
@@ -332,9 +294,9 @@ func BenchmarkOpenReadClose(b *testing.B) {
 
 // BenchmarkFirstTouch opens a file, reads 64 bytes in each of its pages in random order, and closes it.
 func BenchmarkFirstTouch(b *testing.B) {
-	const size = 64 * mebibyte
-	name := stampedFile(b, testDir(b), size)
-	pages := int(size / pageSize)
+	const size = 64 * testkit.Mebibyte
+	name := stampedFile(b, testkit.TestDir(b), size)
+	pages := int(size / testkit.PageSize)
 	compare(b, reading, func(b *testing.B, fileSystem absfs.FileSystem) {
 		buffer := make([]byte, 64)
 		b.SetBytes(int64(pages * len(buffer)))
@@ -346,11 +308,11 @@ func BenchmarkFirstTouch(b *testing.B) {
 			}
 			for i := range pages {
 				// An odd factor takes every page of a power of two once.
-				page := int64(i*1_000_003%pages) * pageSize
+				page := int64(i*1_000_003%pages) * testkit.PageSize
 				if _, err := file.ReadAt(buffer, page); err != nil {
 					b.Fatal(err)
 				}
-				if binary.LittleEndian.Uint64(buffer) != stampAt(page) {
+				if binary.LittleEndian.Uint64(buffer) != testkit.StampAt(page) {
 					b.Fatal("wrong bytes")
 				}
 			}
@@ -363,14 +325,14 @@ func BenchmarkFirstTouch(b *testing.B) {
 
 // BenchmarkScanner counts the lines of a log with bufio.Scanner, opening and closing it each time.
 func BenchmarkScanner(b *testing.B) {
-	const size = 64 * mebibyte
+	const size = 64 * testkit.Mebibyte
 	var log bytes.Buffer
 	lines := 0
 	for ; log.Len() < size; lines++ {
 		fmt.Fprintf(&log, "2025-03-01T00:00:%06.3fZ INFO request=%08x path=/items/%d status=200 bytes=%d\n",
 			float64(lines%60_000)/1000, lines, lines%9973, lines%7919)
 	}
-	name := writeFile(b, testDir(b), "log", log.Bytes())
+	name := testkit.WriteFile(b, testkit.TestDir(b), "log", log.Bytes())
 	compare(b, reading, func(b *testing.B, fileSystem absfs.FileSystem) {
 		b.SetBytes(int64(log.Len()))
 		b.ResetTimer()
@@ -391,8 +353,8 @@ func BenchmarkScanner(b *testing.B) {
 }
 
 func BenchmarkCopy(b *testing.B) {
-	const size = 16 * mebibyte
-	name := stampedFile(b, testDir(b), size)
+	const size = 16 * testkit.Mebibyte
+	name := stampedFile(b, testkit.TestDir(b), size)
 
 	// copyEach copies the file once for each turn; arrived is told when a copy is made.
 	copyEach := func(b *testing.B, fileSystem absfs.FileSystem, to io.Writer, arrived func() error) {
@@ -462,7 +424,7 @@ func loopback(b *testing.B, size int) (connection net.Conn, received <-chan erro
 	go func() {
 		defer close(results)
 		defer other.Close()
-		buffer := make([]byte, 256*kibibyte)
+		buffer := make([]byte, 256*testkit.Kibibyte)
 		for left := size; ; {
 			n, err := other.Read(buffer[:min(len(buffer), left)])
 			if err != nil {
@@ -483,12 +445,12 @@ func loopback(b *testing.B, size int) (connection net.Conn, received <-chan erro
 }
 
 func BenchmarkRandomWriteAt(b *testing.B) {
-	const size = 16 * mebibyte
-	name := stampedFile(b, testDir(b), size)
-	for _, length := range []int{64, 4 * kibibyte} {
+	const size = 16 * testkit.Mebibyte
+	name := stampedFile(b, testkit.TestDir(b), size)
+	for _, length := range []int{64, 4 * testkit.Kibibyte} {
 		b.Run("length="+sizeName(int64(length)), func(b *testing.B) {
 			compare(b, writing, func(b *testing.B, fileSystem absfs.FileSystem) {
-				file := mustOpen(b, fileSystem, name, os.O_RDWR)
+				file := testkit.MustOpen(b, fileSystem, name, os.O_RDWR)
 				warm(b, file, size, true)
 				writeRandom(b, file, size, length)
 			})
@@ -499,28 +461,28 @@ func BenchmarkRandomWriteAt(b *testing.B) {
 // writeRandom writes b.N times length bytes, and checks that the last of them are in the file.
 func writeRandom(b *testing.B, file absfs.File, size int64, length int) {
 	b.Helper()
-	offsets := offsetsIn(size, length, 0)
+	offsets := testkit.OffsetsIn(size, length, 0)
 	buffer := make([]byte, length)
 	last := int64(0)
 	b.SetBytes(int64(length))
 	b.ResetTimer()
 	for i := range b.N {
-		last = offsets.next()
+		last = offsets.Next()
 		binary.LittleEndian.PutUint64(buffer, uint64(i))
 		if _, err := file.WriteAt(buffer, last); err != nil {
 			b.Fatal(err)
 		}
 	}
 	b.StopTimer()
-	written := readNative(b, file.Name())[last : last+int64(length)]
-	mustEqual(b, "the bytes written last", written, buffer)
+	written := testkit.ReadNative(b, file.Name())[last : last+int64(length)]
+	testkit.MustEqual(b, "the bytes written last", written, buffer)
 }
 
 func BenchmarkSequentialOverwrite(b *testing.B) {
-	const size, length = 16 * mebibyte, 64 * kibibyte
-	name := stampedFile(b, testDir(b), size)
+	const size, length = 16 * testkit.Mebibyte, 64 * testkit.Kibibyte
+	name := stampedFile(b, testkit.TestDir(b), size)
 	compare(b, writing, func(b *testing.B, fileSystem absfs.FileSystem) {
-		file := mustOpen(b, fileSystem, name, os.O_RDWR)
+		file := testkit.MustOpen(b, fileSystem, name, os.O_RDWR)
 		warm(b, file, size, true)
 		buffer := make([]byte, length)
 		b.SetBytes(length)
@@ -539,9 +501,9 @@ func BenchmarkSequentialOverwrite(b *testing.B) {
 }
 
 func BenchmarkCreateAppend(b *testing.B) {
-	const size = 16 * mebibyte
-	dir := testDir(b)
-	for _, length := range []int{4 * kibibyte, 64 * kibibyte} {
+	const size = 16 * testkit.Mebibyte
+	dir := testkit.TestDir(b)
+	for _, length := range []int{4 * testkit.Kibibyte, 64 * testkit.Kibibyte} {
 		b.Run("length="+sizeName(int64(length)), func(b *testing.B) {
 			compare(b, writing, func(b *testing.B, fileSystem absfs.FileSystem) {
 				native := filepath.Join(dir, "created")
@@ -587,14 +549,14 @@ func (f synced) WriteAt(p []byte, off int64) (int, error) {
 }
 
 func BenchmarkDurableWriteAt(b *testing.B) {
-	const size, length = 16 * mebibyte, 64
-	name := stampedFile(b, testDir(b), size)
+	const size, length = 16 * testkit.Mebibyte, 64
+	name := stampedFile(b, testkit.TestDir(b), size)
 	compare(b, syncing, func(b *testing.B, fileSystem absfs.FileSystem) {
-		file := mustOpen(b, fileSystem, name, os.O_RDWR)
+		file := testkit.MustOpen(b, fileSystem, name, os.O_RDWR)
 		if err := file.Sync(); err != nil {
 			b.Fatal(err)
 		}
-		mapNow(file)
+		testkit.MapNow(file)
 		if _, ok := file.(*memmapfs.MappedFile); !ok {
 			file = synced{file}
 		}
@@ -604,8 +566,8 @@ func BenchmarkDurableWriteAt(b *testing.B) {
 
 func BenchmarkWindowedRandomReadAt(b *testing.B) {
 	const length = 64
-	dir := testDir(b)
-	for _, size := range []int64{256 * mebibyte, 16 * mebibyte} {
+	dir := testkit.TestDir(b)
+	for _, size := range []int64{256 * testkit.Mebibyte, 16 * testkit.Mebibyte} {
 		b.Run("file="+sizeName(size), func(b *testing.B) {
 			name := stampedFile(b, dir, size)
 			compare(b, windowMB, func(b *testing.B, fileSystem absfs.FileSystem) {
@@ -620,8 +582,8 @@ func BenchmarkWindowedRandomReadAt(b *testing.B) {
 }
 
 func BenchmarkWindowedSequentialRead(b *testing.B) {
-	const size, length = 256 * mebibyte, 64 * kibibyte
-	dir := testDir(b)
+	const size, length = 256 * testkit.Mebibyte, 64 * testkit.Kibibyte
+	dir := testkit.TestDir(b)
 	compare(b, windowMB, func(b *testing.B, fileSystem absfs.FileSystem) {
 		name := stampedFile(b, dir, size)
 		file := openWarm(b, fileSystem, name, size)
@@ -637,13 +599,13 @@ func BenchmarkWindowedSequentialRead(b *testing.B) {
 // a goroutine that sleeps for a millisecond at a time was late at worst.
 func BenchmarkColdRandomReadAt(b *testing.B) {
 	const (
-		size, length, goroutines = 2 * gibibyte, 64, 128
+		size, length, goroutines = 2 * testkit.Gibibyte, 64, 128
 		readsPerDrop             = 50_000 // so that most reads find their page cold
 	)
 	if testing.Short() {
 		b.Skip("makes a file of 2 GiB")
 	}
-	dir := testDir(b)
+	dir := testkit.TestDir(b)
 	compare(b, reading, func(b *testing.B, fileSystem absfs.FileSystem) {
 		name := stampedFile(b, dir, size)
 		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
@@ -651,10 +613,10 @@ func BenchmarkColdRandomReadAt(b *testing.B) {
 		b.SetBytes(length)
 		b.StopTimer()
 		for done := 0; done < b.N; done += readsPerDrop {
-			if err := dropFromCache(osfs.ToNative(name)); err != nil {
+			if err := testkit.DropFromCache(osfs.ToNative(name)); err != nil {
 				b.Skip("cannot drop the file from the page cache:", err)
 			}
-			file := mustOpen(b, fileSystem, name, os.O_RDONLY)
+			file := testkit.MustOpen(b, fileSystem, name, os.O_RDONLY)
 			results := make(chan error)
 			n := min(readsPerDrop, b.N-done)
 			worstDelay := watchSleeper()
@@ -706,12 +668,12 @@ func watchSleeper() (worstDelay func() time.Duration) {
 
 func BenchmarkReadAtBySize(b *testing.B) {
 	const length, places = 64, 256 // so few places that the processor's caches hold them at each size
-	dir := testDir(b)
-	for _, size := range []int64{mebibyte, 16 * mebibyte, 256 * mebibyte, 4 * gibibyte, 64 * gibibyte} {
+	dir := testkit.TestDir(b)
+	for _, size := range []int64{testkit.Mebibyte, 16 * testkit.Mebibyte, 256 * testkit.Mebibyte, 4 * testkit.Gibibyte, 64 * testkit.Gibibyte} {
 		b.Run("file="+sizeName(size), func(b *testing.B) {
-			name := sparseFile(b, dir, size)
+			name := testkit.SparseFile(b, dir, size)
 			compare(b, reading, func(b *testing.B, fileSystem absfs.FileSystem) {
-				file := mustOpen(b, fileSystem, name, os.O_RDONLY)
+				file := testkit.MustOpen(b, fileSystem, name, os.O_RDONLY)
 				buffer := make([]byte, length)
 				read := func(i int) {
 					place := int64(i % places)
@@ -735,12 +697,12 @@ func BenchmarkReadAtBySize(b *testing.B) {
 }
 
 func BenchmarkReadAtByOpenFiles(b *testing.B) {
-	const size, length = 64 * kibibyte, 64
-	dir := testDir(b)
+	const size, length = 64 * testkit.Kibibyte, 64
+	dir := testkit.TestDir(b)
 	name := stampedFile(b, dir, size)
 	for _, files := range []int{1, 10, 100, 1_000, 10_000} {
 		b.Run("files="+strconv.Itoa(files), func(b *testing.B) {
-			skipWithoutDescriptors(b, files)
+			testkit.NeedDescriptors(b, files)
 			compare(b, reading, func(b *testing.B, fileSystem absfs.FileSystem) {
 				var opened []absfs.File
 				for range files {
@@ -749,7 +711,7 @@ func BenchmarkReadAtByOpenFiles(b *testing.B) {
 						b.Fatal(err)
 					}
 					defer file.Close()
-					mapNow(file)
+					testkit.MapNow(file)
 					opened = append(opened, file)
 				}
 				file := opened[files/2]
@@ -765,262 +727,17 @@ func BenchmarkReadAtByOpenFiles(b *testing.B) {
 	}
 }
 
-// skipWithoutDescriptors skips the test where a process cannot have so many files open.
-func skipWithoutDescriptors(t testing.TB, files int) {
-	t.Helper()
-	var opened []*os.File
-	defer func() {
-		for _, file := range opened {
-			file.Close()
-		}
-	}()
-	for range files + 50 {
-		file, err := os.Open(os.DevNull)
-		if err != nil {
-			t.Skipf("this process cannot have %d files open: %v", files, err)
-		}
-		opened = append(opened, file)
-	}
-}
-
-// Catches an allocation on the way that most calls take.
-func TestReadsDoNotAllocate(t *testing.T) {
-	skipUnlessMappable(t)
-	const size = 4 * mebibyte
-	dir := testDir(t)
-	data := content(size)
-	name := writeFile(t, dir, "file", data)
-	for _, test := range []struct {
-		name   string
-		config *memmapfs.Config
-		flags  int
-	}{
-		{"read-only", memmapfs.DefaultConfig(), os.O_RDONLY},
-		{"read-write", full(memmapfs.ModeReadWrite, memmapfs.SyncNever), os.O_RDWR},
-		{"copy-on-write", full(memmapfs.ModeCopyOnWrite, memmapfs.SyncNever), os.O_RDONLY},
-		{"windows", windowed(memmapfs.ModeReadOnly, mebibyte), os.O_RDONLY},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			file := mustOpen(t, mode{test.name, test.config}.overOS(t), name, test.flags)
-			mapNow(file)
-			buffer := make([]byte, 64)
-			offset := int64(0)
-			next := func() int64 {
-				offset = (offset + 1_000_003) % (size - 64)
-				return offset
-			}
-			calls := map[string]func() error{
-				"ReadAt": func() error { _, err := file.ReadAt(buffer, next()); return err },
-				"Read":   func() error { _, err := file.Read(buffer); return err },
-			}
-			if test.config.Mode == memmapfs.ModeReadWrite {
-				calls["WriteAt"] = func() error { at := next(); _, err := file.WriteAt(data[at:at+64], at); return err }
-			}
-			for name, call := range calls {
-				for range 4 * size / pageSize { // every page is known by then
-					if err := call(); err != nil {
-						t.Fatal(name, err)
-					}
-					if name == "Read" {
-						file.Seek(next(), io.SeekStart)
-					}
-				}
-				file.Seek(0, io.SeekStart)
-				if allocations := testing.AllocsPerRun(1000, func() {
-					if err := call(); err != nil {
-						t.Fatal(name, err)
-					}
-				}); allocations != 0 {
-					t.Errorf("%s of a mapped file: %v allocations", name, allocations)
-				}
-			}
-		})
-	}
-}
-
-// residentBytes returns the memory of this process that is resident, pages of mapped files included.
-func residentBytes(t testing.TB) int64 {
-	debug.FreeOSMemory() // what other tests have left in the heap is not this one's
-	t.Helper()
-	debug.FreeOSMemory()
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		t.Skip("the system does not tell how much memory is resident:", err)
-	}
-	for line := range strings.Lines(string(status)) {
-		if value, found := strings.CutPrefix(line, "VmRSS:"); found {
-			kibibytes, err := strconv.ParseInt(strings.Fields(value)[0], 10, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return kibibytes * kibibyte
-		}
-	}
-	t.Skip("the system does not tell how much memory is resident")
-	return 0
-}
-
-// Catches bookkeeping whose size goes with the size of a file and not with what is used of it.
-func TestSparseTiB(t *testing.T) {
-	skipUnlessMappable(t)
-	const (
-		size    = int64(1) << 40
-		touched = 100 * mebibyte
-		allowed = 130 * mebibyte
-	)
-	native := filepath.Join(testDir(t), "sparse")
-	if err := os.WriteFile(native, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(native, size); err != nil {
-		t.Skip("no file of 1 TiB here:", err)
-	}
-	for _, test := range []struct {
-		name  string
-		areas int64 // of the same size, spread over the file; each costs what the kernel reads ahead
-	}{{"one area", 1}, {"10 areas", 10}} {
-		t.Run(test.name, func(t *testing.T) {
-			before := residentBytes(t)
-			start := time.Now()
-			file := mustOpenMapped(t, mode{"default", memmapfs.DefaultConfig()}.overOS(t), osfs.FromNative(native), os.O_RDONLY)
-			opened := time.Since(start)
-			buffer := make([]byte, pageSize)
-			for range 3 {
-				for area := range test.areas {
-					for offset := int64(0); offset < touched/test.areas; offset += pageSize {
-						if _, err := file.ReadAt(buffer, area*(size/16)+offset); err != nil {
-							t.Fatal(err)
-						}
-					}
-				}
-			}
-			grown := residentBytes(t) - before
-			t.Logf("opened in %v; resident memory grew by %d KiB for %d KiB touched", opened, grown/kibibyte, touched/kibibyte)
-			if opened > 100*time.Millisecond {
-				t.Errorf("opening took %v", opened)
-			}
-			if runtime.GOOS == "linux" && strconv.IntSize == 64 {
-				if !file.Mapped() {
-					t.Error("the file is not mapped")
-				}
-				if grown < touched/2 {
-					t.Errorf("resident memory grew by %d KiB: the map was not used", grown/kibibyte)
-				}
-			}
-			if grown > allowed && !raceDetector { // which keeps a record of each word of the bookkeeping
-				t.Errorf("resident memory grew by %d KiB, want at most %d", grown/kibibyte, int64(allowed)/kibibyte)
-			}
-		})
-	}
-}
-
-// Catches a table that grows faster than the files in it, and descriptors kept for each map.
-func TestTenThousandFiles(t *testing.T) {
-	files := 10_000
-	if testing.Short() {
-		t.Skip("makes 10,000 files")
-	}
-	if onWine {
-		files = 1000 // it looks through all views to make one
-	}
-	skipWithoutDescriptors(t, files)
-	dir := testDir(t)
-	plain := plainFileSystem(t)
-	fileSystem := mode{"default", memmapfs.DefaultConfig()}.overOS(t)
-	names := make([]string, files)
-	for i := range names {
-		names[i] = writeFile(t, dir, strconv.Itoa(i), []byte("file "+strconv.Itoa(i)))
-	}
-
-	// heapAfter opens every file and returns what that took per file.
-	heapAfter := func(open func(name string) absfs.File) (heap int64, spent time.Duration) {
-		var before, after runtime.MemStats
-		opened := make([]absfs.File, 0, files)
-		runtime.GC()
-		runtime.ReadMemStats(&before)
-		start := time.Now()
-		for _, name := range names {
-			opened = append(opened, open(name))
-		}
-		spent = time.Since(start)
-		runtime.GC()
-		runtime.ReadMemStats(&after)
-		buffer := make([]byte, 100)
-		for i, file := range opened {
-			n, err := file.ReadAt(buffer, 0)
-			if want := "file " + strconv.Itoa(i); string(buffer[:n]) != want || err != io.EOF {
-				t.Fatalf("read %q, %v; want %q, io.EOF", buffer[:n], err, want)
-			}
-		}
-		for _, file := range opened {
-			if err := file.Close(); err != nil {
-				t.Fatal(err)
-			}
-		}
-		return int64(after.HeapAlloc-before.HeapAlloc) / int64(files), spent / time.Duration(files)
-	}
-
-	for _, way := range []struct {
-		name string
-		open func(name string) absfs.File
-	}{
-		{"osfs", func(name string) absfs.File { return mustOpenOnly(t, plain, name) }},
-		{"memmapfs, not mapped", func(name string) absfs.File { return mustOpenOnly(t, fileSystem, name) }},
-		{"memmapfs, mapped", func(name string) absfs.File {
-			file := mustOpenOnly(t, fileSystem, name)
-			mapNow(file)
-			if runtime.GOOS == "linux" && !asMapped(t, file).Mapped() {
-				t.Fatal("not mapped")
-			}
-			return file
-		}},
-	} {
-		heap, spent := heapAfter(way.open)
-		t.Logf("%-20s  %5d bytes of heap per open file, %v per open", way.name, heap, spent)
-		if heap > 4*kibibyte {
-			t.Errorf("%s: %d bytes of heap per open file", way.name, heap)
-		}
-	}
-}
-
-func mustOpenOnly(t testing.TB, fileSystem absfs.FileSystem, name string) absfs.File {
-	t.Helper()
-	file, err := fileSystem.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return file
-}
-
 // BenchmarkHugePages reads eight bytes at a time at random from a file that was not in the page cache
 // when it was opened and read in.
 func BenchmarkHugePages(b *testing.B) {
-	const size = gibibyte
+	const size = testkit.Gibibyte
 	name := stampedFile(b, b.TempDir(), size)
 	for _, huge := range []bool{false, true} {
 		b.Run(fmt.Sprintf("use=%v", huge), func(b *testing.B) {
-			if err := dropFromCache(osfs.ToNative(name)); err != nil {
+			if err := testkit.DropFromCache(osfs.ToNative(name)); err != nil {
 				b.Skip("the file stays in the page cache:", err)
 			}
-			benchmarkLargePages(b, name, size, huge)
+			testkit.ReadLargePages(b, name, size, huge)
 		})
-	}
-}
-
-func benchmarkLargePages(b *testing.B, name string, size int64, huge bool) {
-	config := memmapfs.DefaultConfig()
-	config.PopulatePages, config.UseHugePages = true, huge
-	file := mustOpenMapped(b, mode{"", config}.overOS(b), name, os.O_RDONLY)
-	offsets := offsetsIn(size, 8, 1)
-	buffer := make([]byte, 8)
-	b.ResetTimer()
-	for range b.N {
-		at := offsets.next()
-		if _, err := file.ReadAt(buffer, at); err != nil {
-			b.Fatal(err)
-		}
-		if got := binary.LittleEndian.Uint64(buffer); got != stampAt(at) {
-			b.Fatalf("at %d: %x", at, got)
-		}
 	}
 }

@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
+	"expvar"
 	"fmt"
 	"io"
 	"os"
@@ -648,4 +650,25 @@ func ExampleSIGBUSHandler() {
 	mapped.DisableSIGBUSProtection()
 	check(mapped.Close())
 	// Output: SIGBUS protection enabled
+}
+
+// Numbers of a filesystem can be published beside a program's own, and read at /debug/vars.
+func ExampleMemMapFS_Stats() {
+	path, remove := temporaryFile([]byte("Hello"))
+	defer remove()
+	base, err := osfs.NewFS()
+	check(err)
+	filesystem := memmapfs.New(base, memmapfs.DefaultConfig())
+	expvar.Publish("files", expvar.Func(func() any { return filesystem.Stats() }))
+
+	file, err := filesystem.Open(path)
+	check(err)
+	_, err = file.ReadAt(make([]byte, 5), 0)
+	check(err)
+
+	var published struct{ FilesOpen, ReadsUnmapped int }
+	check(json.Unmarshal([]byte(expvar.Get("files").String()), &published))
+	fmt.Printf("%+v\n", published)
+	check(file.Close())
+	// Output: {FilesOpen:1 ReadsUnmapped:1}
 }

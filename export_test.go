@@ -1,11 +1,7 @@
 package memmapfs
 
 import (
-	"os"
 	"reflect"
-
-	"github.com/absfs/absfs"
-	"github.com/absfs/osfs"
 )
 
 // HookSyncMap has hook called in place of each flush of a mapped range, with the flush as its last
@@ -65,88 +61,6 @@ func HookMap(seen func(write, private, sync bool) error) (restore func()) {
 			return call(fd, offset, length, flags)
 		}
 	})
-}
-
-// WritesThroughFile counts the writes of all files of f's filesystem that were not stores into a map.
-func WritesThroughFile(f *MappedFile) int64 {
-	c := f.mfs.counters
-	return c.writesCold.Load() + c.writesPastEnd.Load() + c.writesUnmapped.Load() + c.writesFlush.Load()
-}
-
-// StoresWrites reports whether a write may be a store, as it may not where a flush follows each write.
-func StoresWrites(f *MappedFile) bool { return f.mayStore }
-
-// WatchedFS is the operating system's filesystem with a place for a test to stand: it is told of the
-// calls that reach a file, and may delay them, fail them or leave them out. Its files offer their
-// descriptor, so they are mapped like any others.
-type WatchedFS struct {
-	absfs.FileSystem
-
-	// Hidden keeps the descriptor from being offered: then nothing is mapped.
-	Hidden bool
-
-	// ReadAt, unless nil, is called ahead of the file's.
-	ReadAt func(n int, off int64)
-
-	// Sync and WriteAt, unless nil, are called in place of the file's method, which they are given.
-	// They are set before the first file is opened.
-	Sync    func(name string, sync func() error) error
-	WriteAt func(name string, write func() (int, error)) (int, error)
-}
-
-// NewWatchedFS returns a WatchedFS that passes every call on.
-func NewWatchedFS() *WatchedFS {
-	plain, err := osfs.NewFS()
-	if err != nil {
-		panic(err)
-	}
-	return &WatchedFS{FileSystem: plain}
-}
-
-func (w *WatchedFS) Open(name string) (absfs.File, error) {
-	return w.OpenFile(name, os.O_RDONLY, 0)
-}
-
-func (w *WatchedFS) Create(name string) (absfs.File, error) {
-	return w.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o666)
-}
-
-func (w *WatchedFS) OpenFile(name string, flag int, perm os.FileMode) (absfs.File, error) {
-	file, err := os.OpenFile(osfs.ToNative(name), flag, perm)
-	if err != nil {
-		return nil, err
-	}
-	if w.Hidden {
-		return struct{ absfs.File }{&watchedFile{file, w}}, nil
-	}
-	return &watchedFile{file, w}, nil
-}
-
-type watchedFile struct {
-	*os.File
-	watch *WatchedFS
-}
-
-func (f *watchedFile) Sync() error {
-	if f.watch.Sync == nil {
-		return f.File.Sync()
-	}
-	return f.watch.Sync(f.Name(), f.File.Sync)
-}
-
-func (f *watchedFile) ReadAt(p []byte, off int64) (int, error) {
-	if f.watch.ReadAt != nil {
-		f.watch.ReadAt(len(p), off)
-	}
-	return f.File.ReadAt(p, off)
-}
-
-func (f *watchedFile) WriteAt(p []byte, off int64) (int, error) {
-	write := func() (int, error) { return f.File.WriteAt(p, off) }
-	if f.watch.WriteAt == nil {
-		return write()
-	}
-	return f.watch.WriteAt(f.Name(), write)
 }
 
 // InterceptSystemCalls asks before ahead of every system call of this package, by the call's name in
