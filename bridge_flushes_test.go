@@ -67,7 +67,7 @@ func (calls *flushCalls) pages(t *testing.T, f *MappedFile) []int64 {
 	var pages []int64
 	for _, data := range calls.ranges {
 		found := false
-		f.windows.each(func(m *mapping) {
+		f.maps.windows.each(func(m *mapping) {
 			start := int64(uintptr(unsafe.Pointer(unsafe.SliceData(data)))) - int64(uintptr(unsafe.Pointer(unsafe.SliceData(m.data))))
 			if start < 0 || start >= int64(len(m.data)) {
 				return
@@ -276,7 +276,7 @@ func TestRangeFlushedWhileTheFileShrinks(t *testing.T) {
 	for _, n := range []int64{1, pageBytes, 8 * pageBytes} {
 		calls := recordFlushes(t)
 		f := calls.openFilled(t, layouts["as a whole"], 8)
-		m := f.windows.at(0)
+		m := f.maps.windows.at(0)
 		stop, done := make(chan struct{}), make(chan struct{})
 		go func() {
 			defer close(done)
@@ -285,8 +285,8 @@ func TestRangeFlushedWhileTheFileShrinks(t *testing.T) {
 				case <-stop:
 					return
 				default:
-					m.lower(pageBytes)
-					m.raise(8 * pageBytes)
+					m.setLimit(pageBytes)
+					m.setLimit(8 * pageBytes)
 				}
 			}
 		}()
@@ -519,7 +519,7 @@ func TestWritesEndAsTheFileSystemCloses(t *testing.T) {
 				case <-stop:
 					return
 				default:
-					f.noteStore() // the end of a write
+					f.unsynced.noteStore() // the end of a write
 					f.unsynced.dirty.Store(false)
 				}
 			}
@@ -530,7 +530,7 @@ func TestWritesEndAsTheFileSystemCloses(t *testing.T) {
 		}
 		close(stop)
 		<-done
-		if b := &fileSystem.flusher; b.timer != nil || len(b.waiting) > 0 {
+		if b := &fileSystem.handles.flusher; b.timer != nil || len(b.due) > 0 {
 			t.Fatal("the flusher does not rest after Close")
 		}
 	}

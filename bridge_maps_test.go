@@ -65,7 +65,7 @@ func TestRequireMapping(t *testing.T) {
 			t.Errorf("open when a map fails with %v: %v, want a *fs.PathError that names %q", reason, err, advice)
 		}
 	}
-	if n := len(mfs.files()); n != 1 {
+	if n := len(mfs.handles.files()); n != 1 {
 		t.Errorf("%d files are known after failed opens, want the one that is mapped", n)
 	}
 }
@@ -98,7 +98,7 @@ func TestReadersDoNotWaitForAMap(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := opened.(*MappedFile)
-	if _, err := file.mapWindow(0, false); err != nil {
+	if _, err := file.maps.mapWindow(0); err != nil {
 		t.Fatal(err)
 	}
 
@@ -112,7 +112,7 @@ func TestReadersDoNotWaitForAMap(t *testing.T) {
 	t.Cleanup(func() { system.mapFile = mapFile })
 	mapped := make(chan error)
 	go func() {
-		_, err := file.mapWindow(5*window, false)
+		_, err := file.maps.mapWindow(5*window)
 		mapped <- err
 	}()
 	<-mapping

@@ -116,9 +116,9 @@ func (p *periodic) expect(name string, want ...float64) {
 func (p *periodic) rests() bool {
 	stacks := make([]byte, 1<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
-	p.fileSystem.flusher.mu.Lock()
-	defer p.fileSystem.flusher.mu.Unlock()
-	return p.fileSystem.flusher.timer == nil && len(p.fileSystem.flusher.waiting) == 0 && !strings.Contains(string(stacks), "(*flusher)")
+	p.fileSystem.handles.flusher.mu.Lock()
+	defer p.fileSystem.handles.flusher.mu.Unlock()
+	return p.fileSystem.handles.flusher.timer == nil && len(p.fileSystem.handles.flusher.due) == 0 && !strings.Contains(string(stacks), "(*flusher)")
 }
 
 // open opens a file of three pages, mapped, whose pages may be stored to and are not dirty.
@@ -140,8 +140,18 @@ func (p *periodic) open(name string) *MappedFile {
 	if err := f.Sync(); err != nil {
 		p.Fatal(err)
 	}
+	permit(f)
 	p.forget()
 	return f
+}
+
+// permit has the next writes to the first two pages of a file be stores, as they are after a write
+// through the file, and no flush since.
+func permit(f *MappedFile) {
+	f.maps.windows.each(func(m *mapping) {
+		m.written.add(0, 1)
+		m.resident.add(0, 2)
+	})
 }
 
 func (p *periodic) write(f *MappedFile) {
@@ -155,6 +165,7 @@ func (p *periodic) write(f *MappedFile) {
 var waysToDirty = map[string]func(f *MappedFile) error{
 	"WriteAt, stored": func(f *MappedFile) error {
 		f.unsynced.stored.Store(false)
+		permit(f)
 		_, err := f.WriteAt([]byte("bytes"), 0)
 		if !f.unsynced.stored.Load() {
 			return errors.New("nothing was stored through the map")
@@ -559,7 +570,7 @@ func TestPeriodicWriteDuringClose(t *testing.T) {
 					return n, err
 				}
 				f := p.open("a")
-				f.windows.at(0).forget() // so that WriteAt goes to the wrapped file
+				f.maps.forget(); f.maps.endTerm() // so that WriteAt goes to the wrapped file
 				p.until(40)
 				go write(f)
 				p.until(45)

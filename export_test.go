@@ -103,10 +103,10 @@ func InterceptSystemCalls(before func(name string) error, done func(name string,
 }
 
 // HintsOf returns the number of hints that the file remembers.
-func HintsOf(f *MappedFile) int { return len(f.windows.hints()) }
+func HintsOf(f *MappedFile) int { return len(f.maps.lastingHints()) }
 
 // MappingOf returns how the region's file is mapped.
-func MappingOf(region *SharedMemory) Config { return region.mfs.config }
+func MappingOf(region *SharedMemory) Config { return region.mfs.handles.config }
 
 // HookReserve has hook called in place of the reservation of blocks until restore is called.
 func HookReserve(hook func(fd uintptr, size int64) error) (restore func()) {

@@ -31,10 +31,7 @@ type unsyncedBytes struct {
 	// unknownTime. If it is another one by the time it would be moved, somebody has set it.
 	timeAtStore atomic.Int64
 
-	// writing is held for reading by each write through the file whose durability Close promises,
-	// from before it looks whether the file is closed until it has taken note, and for writing
-	// by Close, which then knows of all that have succeeded.
-	writing sync.RWMutex
+	writing writesUnderWay // those through the file, for which Close waits
 
 	// flushing is held for reading by Sync, and for writing by a flush in the background and by
 	// Close, so that Sync finds the error of a flush before it, and Close waits for one under way.
@@ -136,20 +133,51 @@ func (u *unsyncedBytes) settleViews() {
 	u.dirty.Store(true)
 }
 
+// writesUnderWay counts the writes through a file from before they look whether it is closed until
+// they have taken note. So Close, which waits for them, knows of all that have succeeded.
+type writesUnderWay struct {
+	mu    sync.Mutex // guards the fields below; no lock is taken under it
+	count int
+	ended chan struct{} // closed with the last one; nil unless Close waits
+}
+
 // beginWrite lets a write through the file begin, unless it is closed. endWrite ends it.
 func (u *unsyncedBytes) beginWrite() error {
-	u.writing.RLock()
+	u.writing.mu.Lock()
+	u.writing.count++
+	u.writing.mu.Unlock()
 	if !u.writes.Load() {
 		u.writes.Store(true) // before it looks whether the file is closed; Close does it the other way round
 	}
 	if u.maps.isClosed() {
-		u.writing.RUnlock()
+		u.endWrite()
 		return fs.ErrClosed
 	}
 	return nil
 }
 
-func (u *unsyncedBytes) endWrite() { u.writing.RUnlock() }
+func (u *unsyncedBytes) endWrite() {
+	u.writing.mu.Lock()
+	defer u.writing.mu.Unlock()
+	u.writing.count--
+	if u.writing.count == 0 && u.writing.ended != nil {
+		close(u.writing.ended)
+		u.writing.ended = nil
+	}
+}
+
+// wait waits for the writes that are under way.
+func (w *writesUnderWay) wait() {
+	w.mu.Lock()
+	if w.count == 0 {
+		w.mu.Unlock()
+		return
+	}
+	ended := make(chan struct{})
+	w.ended = ended
+	w.mu.Unlock()
+	<-ended
+}
 
 // wrote does what the SyncMode asks for after n bytes at off were written; with n of 0 it is
 // not known where.
@@ -254,8 +282,7 @@ func (u *unsyncedBytes) moveModTime() error {
 // nothing says that it has to be.
 func (u *unsyncedBytes) flushAtClose() error {
 	if mode := u.mode(); (mode == SyncLazy || mode == SyncPeriodic) && u.isRegular() {
-		u.writing.Lock()
-		defer u.writing.Unlock()
+		u.writing.wait()
 	}
 	u.flushing.Lock()
 	defer u.flushing.Unlock()
