@@ -2,6 +2,7 @@ package memmapfs
 
 import (
 	"io"
+	"io/fs"
 	"unsafe"
 )
 
@@ -26,6 +27,12 @@ const batchPart = 64
 // No order is promised between the reads: buffers that overlap hold one or the other. It allocates
 // nothing and may be called from many goroutines, with batches of their own.
 func (f *MappedFile) ReadBatch(batch []ReadRequest) error {
+	if f.maps.isClosed() {
+		for i := range batch {
+			batch[i].N, batch[i].Err = f.ReadAt(batch[i].P, batch[i].Off)
+		}
+		return f.wrap("read", fs.ErrClosed)
+	}
 	for rest := batch; len(rest) > 0; {
 		part := rest[:min(len(rest), batchPart)]
 		rest = rest[len(part):]

@@ -97,7 +97,8 @@ func (f *fileMaps) copyOut(p []byte, m *mapping, start int64) bool {
 		f.noteFault(m, fault, start, len(p))
 		return false
 	}
-	return m.proves(p, start+int64(len(p)))
+	end := start + int64(len(p))
+	return m.proves(p, end) || f.nextReaches(m, end)
 }
 
 // copyIn stores p into the map from start on, and reports whether the file has taken it.
@@ -106,7 +107,18 @@ func (f *fileMaps) copyIn(m *mapping, start int64, p []byte) bool {
 		f.noteFault(m, fault, start, len(p))
 		return false
 	}
-	return m.reaches(start + int64(len(p)))
+	end := start + int64(len(p))
+	return m.reaches(end) || f.nextReaches(m, end)
+}
+
+// nextReaches is mapping.reaches for bytes in the last page of a window: the next window has the page
+// that proves it.
+func (f *fileMaps) nextReaches(m *mapping, end int64) bool {
+	if f.windows.whole.Load() != nil || end <= int64(len(m.data))-pageBytes {
+		return false
+	}
+	next := f.windows.at(m.offset + int64(len(m.data)))
+	return next != nil && next.offset == m.offset+int64(len(m.data)) && next.resident.has(0, 0) && next.touch(0)
 }
 
 // readHead reads the head of p from the maps, one window after the other, and returns its
@@ -317,6 +329,13 @@ func (f *fileMaps) takeLost() error {
 	err := f.lost
 	f.lost = nil
 	return err
+}
+
+// release takes away a mapping that lookups do not find.
+func (f *fileMaps) release(m *mapping) {
+	f.windows.mu.Lock()
+	defer f.windows.mu.Unlock()
+	f.keepLostLocked(m.release())
 }
 
 // unpin ends the use of a mapping by a View.

@@ -137,6 +137,15 @@ func (b *flusher) work() {
 		}
 	}
 	b.workers--
+	b.restLocked()
+}
+
+// restLocked ends the timer if nothing waits for it; the caller holds b.mu.
+func (b *flusher) restLocked() {
+	if len(b.due) == 0 && len(b.queue) == 0 && b.timer != nil {
+		b.timer.Stop()
+		b.timer, b.next = nil, time.Time{}
+	}
 }
 
 func (b *flusher) flush(u *unsyncedBytes) {
@@ -160,10 +169,7 @@ func (b *flusher) remove(u *unsyncedBytes) {
 			break
 		}
 	}
-	if len(b.due) == 0 && len(b.queue) == 0 && b.timer != nil {
-		b.timer.Stop()
-		b.timer, b.next = nil, time.Time{}
-	}
+	b.restLocked()
 }
 
 // close ends the flusher, and waits for what it is doing.

@@ -85,9 +85,9 @@ func (f *fileMaps) advise(s byteRange, advice int) error {
 		return nil
 	}
 	var err error
-	for _, m := range f.windows.live {
+	for _, m := range slices.Concat(f.windows.live, f.windows.others) {
 		part := m.part(s)
-		if part == nil || m.private && sysChangesPrivate(advice) {
+		if part == nil || m.isRevoked() || m.private && sysChangesPrivate(advice) {
 			continue
 		}
 		err = join(err, adviseError(system.advise(part, advice)))

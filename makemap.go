@@ -165,10 +165,12 @@ func (f *fileMaps) mapRange(off, n int64, flags int) (*mapping, error) {
 	}
 	offset := off - off%max(f.windows.unit, mapAlignment)
 	m, err := f.newMapping(offset, off+n-offset, flags, true)
-	if err == nil {
-		err = f.compareLocked(m, info)
-	}
 	if err != nil {
+		return nil, err
+	}
+	if err := f.announceLocked(m, info); err != nil {
+		f.keepLostLocked(m.release())
+		f.dropDescriptorLocked(true)
 		return nil, err
 	}
 	m.limit.Store(off + n - offset)
@@ -286,6 +288,20 @@ func checkCoherent(fd uintptr, offset int64, length int) error {
 // settleLocked decides what a new map is good for, before anybody sees it: whether calls may be
 // served from it, and whether the descriptor is needed any longer. The caller holds windows.mu.
 func (f *fileMaps) settleLocked(m *mapping, info os.FileInfo) error {
+	if err := f.announceLocked(m, info); err != nil {
+		return err
+	}
+	m.cold = f.host.config.ColdReads && f.hidden == nil && f.trusted.Load() && !f.fillsHoles.Load() && !f.compares.Load()
+	_, err := f.descriptor.Load().cachedPages(m.offset, pageBytes)
+	f.tellsResidency.Store(err == nil)
+	keep := err == nil || f.windows.size != wholeFile || f.writable
+	f.dropDescriptorLocked(!keep)
+	return nil
+}
+
+// announceLocked has the file known to the registry, and looks at a new map as compareLocked does. The
+// caller holds windows.mu.
+func (f *fileMaps) announceLocked(m *mapping, info os.FileInfo) error {
 	if err := f.compareLocked(m, info); err != nil {
 		return err
 	}
@@ -295,11 +311,6 @@ func (f *fileMaps) settleLocked(m *mapping, info os.FileInfo) error {
 	if f.identity.Swap(&info) == nil {
 		f.host.mapped.Add(1)
 	}
-	m.cold = f.host.config.ColdReads && f.hidden == nil && f.trusted.Load() && !f.fillsHoles.Load() && !f.compares.Load()
-	_, err := f.descriptor.Load().cachedPages(m.offset, pageBytes)
-	f.tellsResidency.Store(err == nil)
-	keep := err == nil || f.windows.size != wholeFile || f.writable
-	f.dropDescriptorLocked(!keep)
 	return nil
 }
 

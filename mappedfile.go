@@ -67,9 +67,7 @@ func (f *MappedFile) Name() string { return f.maps.file.Name() }
 // Mapped reports whether the file has a map at present. A file that can be mapped has none
 // before the first need, nor directly after Truncate, nor after Close.
 func (f *MappedFile) Mapped() bool {
-	f.maps.windows.mu.Lock()
-	defer f.maps.windows.mu.Unlock()
-	return len(f.maps.windows.live) > 0 || f.private != nil && f.private.isLent()
+	return f.maps.windows.hasLive() || f.private != nil && f.private.isLent()
 }
 
 // MappingError says why the file has no map and will get none for its calls, or nil: the policy

@@ -129,9 +129,16 @@ func (m *mapping) reaches(end int64) bool {
 	if at >= int64(len(m.data)) || !m.resident.has(next, next) {
 		return false
 	}
-	proved := readable(&m.data[at])
-	runtime.KeepAlive(m)
-	return proved
+	return m.touch(at)
+}
+
+// touch reads the byte at a place of the map, and reports whether it could.
+func (m *mapping) touch(at int64) bool {
+	if !m.enter() {
+		return false
+	}
+	defer m.leave()
+	return readable(&m.data[at])
 }
 
 // proves reports whether the bytes p, which were copied from the map up to end, lay inside the

@@ -247,11 +247,14 @@ func sysMajorFaults() (int64, error) {
 
 // sysFiltered reports whether a filter of system calls is set (proc_pid_status(5)). It does not ask by
 // prctl(2), which a filter may not know. Programs on Android always have one.
-func sysFiltered() bool {
+func sysFiltered() (bool, error) {
+	if runtime.GOOS == "android" {
+		return true, nil
+	}
 	text, err := os.ReadFile("/proc/self/status")
-	if err != nil || runtime.GOOS == "android" {
-		return runtime.GOOS == "android"
+	if err != nil {
+		return false, err
 	}
 	_, after, found := strings.Cut(string(text), "\nSeccomp:")
-	return found && !strings.HasPrefix(strings.TrimSpace(after), "0")
+	return found && !strings.HasPrefix(strings.TrimSpace(after), "0"), nil
 }

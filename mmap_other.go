@@ -78,7 +78,7 @@ func sysAddressLimit() (int64, error) { return 0, errors.ErrUnsupported }
 
 func sysMajorFaults() (int64, error) { return 0, errors.ErrUnsupported }
 
-func sysFiltered() bool { return false }
+func sysFiltered() (bool, error) { return false, nil }
 
 func sysFilesystem(fd uintptr) (kind int, name string, err error) {
 	return filesystemUnknown, "", errors.ErrUnsupported

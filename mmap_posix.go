@@ -66,4 +66,4 @@ func sysMajorFaults() (int64, error) {
 	return int64(usage.Majflt), nil
 }
 
-func sysFiltered() bool { return false }
+func sysFiltered() (bool, error) { return false, nil }

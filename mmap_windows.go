@@ -253,7 +253,7 @@ func sysAddressLimit() (int64, error) { return 0, errors.ErrUnsupported }
 
 func sysMajorFaults() (int64, error) { return 0, errors.ErrUnsupported }
 
-func sysFiltered() bool { return false }
+func sysFiltered() (bool, error) { return false, nil }
 
 // sysFilesystem tells local volumes from remote ones, of which a view may show old bytes, and files
 // behind reparse points (FILE_ATTRIBUTE_REPARSE_POINT), which a filter may transform.

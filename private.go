@@ -30,7 +30,7 @@ type privatePage struct {
 	marked []uint64 // a bit for each private byte; nil if all are
 }
 
-// lentMap is a private map whose bytes are lent.
+// lentMap is a private map whose bytes are lent. It is pinned once for itself, and by each View.
 type lentMap struct {
 	*mapping
 	views   int              // that are running
@@ -277,13 +277,13 @@ func (b *privateBytes) windowOf(pos int64) (s byteRange, size int64, err error) 
 		return byteRange{}, 0, err
 	}
 	size = info.Size()
-	if pos >= size || size == 0 {
-		return byteRange{}, size, io.EOF
-	}
 	w := &b.maps.windows
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.size == wholeFile {
+	switch {
+	case size == 0 || w.size != wholeFile && pos >= size:
+		return byteRange{}, size, io.EOF
+	case w.size == wholeFile:
 		return byteRange{0, size}, size, nil
 	}
 	from := pos - pos%w.size
@@ -337,6 +337,9 @@ func (b *privateBytes) view(off, n int64) (*lentMap, error) {
 		b.dropLocked(l)
 		return nil, err
 	}
+	if !l.pin() {
+		return nil, fs.ErrClosed
+	}
 	b.maps.hide(s, false)
 	l.views++
 	return l, nil
@@ -349,6 +352,7 @@ func (b *privateBytes) endView(l *lentMap, off, n int64) {
 	defer b.mu.Unlock()
 	l.views--
 	b.maps.show(s)
+	defer b.maps.unpin(l.mapping)
 	if b.ended || l.exposed {
 		return
 	}

@@ -109,14 +109,18 @@ func (u *unsyncedBytes) endView() { u.views.Add(-1) }
 // kernel writes pages back half a minute after a store (vm.dirty_expire_centisecs).
 const viewTerm = 20 * time.Second
 
-// settleViews takes note of what Views have stored since it was last called: nothing if no page of
-// the file is dirty.
+// settleViews takes note of what Views have stored since it was last called: nothing if none is running
+// and no page of the file is dirty.
 func (u *unsyncedBytes) settleViews() {
 	began := u.viewed.Swap(0)
 	if began == 0 {
 		return
 	}
-	if u.views.Load() == 0 && time.Since(processStart)-time.Duration(began) < viewTerm && !filtered() {
+	running := u.views.Load() > 0
+	if running {
+		u.viewed.CompareAndSwap(0, max(int64(time.Since(processStart)), 1)) // they may store after this, too
+	}
+	if !running && u.tellsDirty(time.Duration(began)) {
 		dirty := int64(-1)
 		u.maps.withDescriptor(false, func(d *descriptor) error {
 			return d.do(func(fd uintptr) (err error) {
@@ -139,6 +143,12 @@ type writesUnderWay struct {
 	mu    sync.Mutex // guards the fields below; no lock is taken under it
 	count int
 	ended chan struct{} // closed with the last one; nil unless Close waits
+}
+
+// tellsDirty reports whether pages stored to since a View began are dirty now. Those of filesystems in
+// memory never are.
+func (u *unsyncedBytes) tellsDirty(began time.Duration) bool {
+	return time.Since(processStart)-began < viewTerm && !u.maps.fillsHoles.Load() && !filtered()
 }
 
 // beginWrite lets a write through the file begin, unless it is closed. endWrite ends it.

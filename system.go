@@ -56,7 +56,7 @@ var system = struct {
 	addressLimit    func() (int64, error)
 	descriptorLimit func() (int64, error)
 	majorFaults     func() (int64, error)
-	filtered        func() bool
+	filtered        func() (bool, error)
 }{
 	mapFile:      sysMap,
 	revoke:       sysRevoke,
@@ -98,7 +98,8 @@ var system = struct {
 func filtered() bool {
 	now := int64(time.Since(processStart))
 	if last := filterAsked.Load(); last == 0 || now-last > int64(time.Second) {
-		filterSet.Store(system.filtered())
+		set, err := system.filtered()
+		filterSet.Store(set && err == nil)
 		filterAsked.Store(max(now, 1))
 	}
 	return filterSet.Load()

@@ -155,6 +155,7 @@ func (f *MappedFile) lend(off, n int64) (m *mapping, private *lentMap, err error
 	if m, err = f.maps.mapRange(off, n, f.maps.mapFlags()); err != nil {
 		return nil, nil, err
 	}
+	f.maps.release(m) // with the unpin
 	f.noteLent(m)
 	return m, nil, nil
 }

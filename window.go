@@ -54,6 +54,13 @@ type wantedWindow struct {
 // any reports whether something is mapped.
 func (w *windows) any() bool { return w.whole.Load() != nil || w.buckets.Load() != nil }
 
+// hasLive reports whether there is a mapping that lookups find.
+func (w *windows) hasLive() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.live) > 0
+}
+
 // mapsWhole reports whether the file is mapped as a whole.
 func (w *windows) mapsWhole() bool {
 	w.mu.Lock()

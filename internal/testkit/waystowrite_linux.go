@@ -250,16 +250,24 @@ func mapAt(t *testing.T, file *memmapfs.MappedFile, off int64) {
 }
 
 // MakeHot maps the pages of [off, off+n) and writes them once, so that in ModeReadWrite the next write
-// is a store, and makes all that durable.
+// is a store. What was there before is durable.
 func MakeHot(t *testing.T, file *memmapfs.MappedFile, data []byte, off, n int64) {
 	t.Helper()
+	mustSync(t, file)
 	for at := off; at < off+n; at += PageSize {
 		mapAt(t, file, at)
 		if _, err := file.WriteAt(data[at:min(at+PageSize, off+n)], at); err != nil {
 			t.Fatal(err)
 		}
 	}
-	mustSync(t, file)
+	if off+n >= int64(len(data)) {
+		return
+	}
+	// A store is proved by the page behind it.
+	mapAt(t, file, off+n)
+	if _, err := file.ReadAt(make([]byte, 1), off+n); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func mustSync(t *testing.T, file *memmapfs.MappedFile) {
