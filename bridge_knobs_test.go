@@ -60,6 +60,21 @@ func TestKnobs(t *testing.T) {
 				}
 			}
 		},
+		"Mapping": func(t *testing.T) {
+			for policy, served := range map[memmapfs.MappingPolicy]bool{memmapfs.MapAlways: true, memmapfs.MapNever: false} {
+				file, fileSystem, _ := open(t, func(c *memmapfs.Config) { c.Mapping = policy })
+				testkit.ForceMap(file)
+				for range 2 {
+					if _, err := file.ReadAt(make([]byte, 10), 10); err != nil {
+						t.Fatal(err)
+					}
+				}
+				stats := fileSystem.Stats()
+				if calls := stats.ReadsCold + stats.ReadsUnmapped; (calls < 2) != served || (file.MappingError() == nil) != served {
+					t.Errorf("%v: %d of 2 reads went to the file, and MappingError is %v", policy, calls, file.MappingError())
+				}
+			}
+		},
 		"SyncMode": func(t *testing.T) {
 			for syncMode, flushes := range map[memmapfs.SyncMode][2]int64{
 				memmapfs.SyncImmediate: {1, 1}, memmapfs.SyncPeriodic: {0, 1}, memmapfs.SyncLazy: {0, 1}, memmapfs.SyncNever: {0, 0},

@@ -90,6 +90,7 @@ func TestResidency(t *testing.T) {
 type badFile struct {
 	absfs.File
 	syscall.Conn
+	memmapfs.ShowsItsDescriptor
 	from int64
 }
 
@@ -107,7 +108,7 @@ func (b badFS) Open(name string) (absfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &badFile{file, file.(syscall.Conn), testkit.ColdFileSize / 2}, nil
+	return &badFile{File: file, Conn: file.(syscall.Conn), from: testkit.ColdFileSize / 2}, nil
 }
 
 // What the map cannot bring in the file is asked for, and its error is the error.

@@ -112,7 +112,7 @@ func TestReadersDoNotWaitForAMap(t *testing.T) {
 	t.Cleanup(func() { system.mapFile = mapFile })
 	mapped := make(chan error)
 	go func() {
-		_, err := file.maps.mapWindow(5*window)
+		_, err := file.maps.mapWindow(5 * window)
 		mapped <- err
 	}()
 	<-mapping

@@ -570,7 +570,8 @@ func TestPeriodicWriteDuringClose(t *testing.T) {
 					return n, err
 				}
 				f := p.open("a")
-				f.maps.forget(); f.maps.endTerm() // so that WriteAt goes to the wrapped file
+				f.maps.forget()
+				f.maps.endTerm() // so that WriteAt goes to the wrapped file
 				p.until(40)
 				go write(f)
 				p.until(45)

@@ -129,3 +129,9 @@ func HookLockGrowth(hook func()) (restore func()) {
 func HideFaultAddresses() (restore func()) {
 	return hook(&tellsFaultAddress, func(func() bool) func() bool { return func() bool { return false } })
 }
+
+// ShowsItsDescriptor makes a file that embeds it count as one of a known type, whose bytes are those of its
+// descriptor.
+type ShowsItsDescriptor struct{}
+
+func (ShowsItsDescriptor) showsItsDescriptor() {}

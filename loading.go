@@ -125,13 +125,13 @@ func (f *fileMaps) populate(m *mapping, s byteRange) error {
 	if len(part) == 0 {
 		return nil
 	}
-	if f.fillsHoles.Load() || f.advisedRandom(s) || filtered() {
+	if f.fillsHoles.Load() || f.compares.Load() || f.advisedRandom(s) || filtered() {
 		return f.readThrough(s)
 	}
 	if system.populate(part) != nil {
 		return f.readThrough(s) // which knows what is wrong, if anything is
 	}
-	if f.trusted.Load() && !f.compares.Load() {
+	if f.trusted.Load() {
 		first, last := pageSpan(s.from-m.offset, int(s.to-s.from))
 		f.addResident(m, first, last)
 	}

@@ -44,8 +44,6 @@ func sysResidentMap(data []byte, vec []byte) error { return errors.ErrUnsupporte
 
 func sysTouchModTime(fd uintptr) error { return errors.ErrUnsupported }
 
-func sysProtect(data []byte) error { return errors.ErrUnsupported }
-
 func sysIsShortage(err error) bool { return false }
 
 func sysIsHeldByMap(err error) bool { return false }

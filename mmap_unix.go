@@ -99,9 +99,6 @@ func sysAdvise(data []byte, advice int) error { return unix.Madvise(data, advice
 // sysUnlockPages undoes sysLockPages.
 func sysUnlockPages(data []byte) error { return unix.Munlock(data) }
 
-// sysProtect makes a map read-only.
-func sysProtect(data []byte) error { return unix.Mprotect(data, unix.PROT_READ) }
-
 // sysIsShortage reports whether err says that something has run out, or an offset was too large,
 // which may change.
 func sysIsShortage(err error) bool {

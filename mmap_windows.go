@@ -183,13 +183,6 @@ func sysTouchModTime(fd uintptr) error {
 	return win.SetFileTime(file, nil, nil, &now)
 }
 
-// sysProtect makes a map read-only.
-func sysProtect(data []byte) error {
-	var old uint32
-	address := uintptr(unsafe.Pointer(unsafe.SliceData(data)))
-	return win.VirtualProtect(address, uintptr(len(data)), win.PAGE_READONLY, &old)
-}
-
 // sysIsShortage reports whether err says that something has run out, or that the file is in use or
 // too small, which may change.
 func sysIsShortage(err error) bool {

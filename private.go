@@ -192,7 +192,7 @@ func (b *privateBytes) ownPages(l *lentMap, s byteRange) func(at int64) bool {
 // file that has shrunk, is copied when it is lent again.
 func (b *privateBytes) mirrorLocked(l *lentMap, p []byte, off int64) {
 	from, to := max(off, l.offset), min(off+int64(len(p)), l.offset+int64(len(l.data)))
-	if from >= to || !l.writable {
+	if from >= to {
 		return
 	}
 	own := b.ownPages(l, byteRange{from, to})
@@ -298,7 +298,7 @@ func (b *privateBytes) lentMapLocked(s byteRange, pos int64, exposed bool) (*len
 	}
 	for _, l := range b.lent {
 		r := l.byteRange()
-		if l.writable && (r.from <= s.from && s.to <= r.to || exposed && l.exposed && r.from <= pos && pos < r.to) {
+		if r.from <= s.from && s.to <= r.to || exposed && l.exposed && r.from <= pos && pos < r.to {
 			return l, nil
 		}
 	}
@@ -318,22 +318,16 @@ func (b *privateBytes) newLentLocked(s byteRange) (*lentMap, error) {
 	return l, nil
 }
 
-// view lends the bytes [off, off+n) of a file that has them, until endView. Where the file is
-// not mapped as a whole the bytes are read-only.
+// view lends the bytes [off, off+n) of a file that has them, until endView.
 func (b *privateBytes) view(off, n int64) (*lentMap, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := byteRange{off, off + n}
-	readOnly := !b.maps.windows.mapsWhole()
-	l, err := b.viewMapLocked(s, readOnly)
+	l, err := b.viewMapLocked(s)
 	if err != nil {
 		return nil, err
 	}
-	if err = b.lendLocked(l); err == nil && readOnly && l.writable && !l.isLent() {
-		err = system.protect(l.data)
-		l.writable = false
-	}
-	if err != nil {
+	if err := b.lendLocked(l); err != nil {
 		b.dropLocked(l)
 		return nil, err
 	}
@@ -357,17 +351,14 @@ func (b *privateBytes) endView(l *lentMap, off, n int64) {
 		return
 	}
 	clean := b.takeLocked(l, s)
-	if l.views == 0 && (!clean || !l.writable || b.maps.copiedUp.Load()) {
+	if l.views == 0 && (!clean || b.maps.copiedUp.Load()) {
 		b.dropLocked(l)
 	}
 }
 
 // viewMapLocked returns a map to view a range in: the whole file's, if it is mapped as a whole.
-func (b *privateBytes) viewMapLocked(s byteRange, readOnly bool) (*lentMap, error) {
-	if readOnly {
-		return b.newLentLocked(s)
-	}
-	if whole, _, err := b.windowOf(s.from); err == nil && s.to <= whole.to {
+func (b *privateBytes) viewMapLocked(s byteRange) (*lentMap, error) {
+	if whole, _, err := b.windowOf(s.from); err == nil && whole.from == 0 && s.to <= whole.to {
 		if l, err := b.lentMapLocked(whole, s.from, false); err == nil {
 			return l, nil
 		}
@@ -393,9 +384,6 @@ func (b *privateBytes) dropLocked(l *lentMap) {
 // looks at the pages that are the map's own, for bytes that are others than those copied there or, if
 // none were, than calls give.
 func (b *privateBytes) takeLocked(l *lentMap, s byteRange) (clean bool) {
-	if !l.writable {
-		return true
-	}
 	s = s.pages()
 	s.to = min(s.to, l.offset+int64(len(l.data)))
 	own := b.ownPages(l, s)

@@ -28,7 +28,6 @@ var system = struct {
 	mapFile      func(fd uintptr, offset int64, length, flags int) ([]byte, error)
 	revoke       func(data []byte) (held bool, err error)
 	unmap        func(data []byte) error
-	protect      func(data []byte) error
 	syncMap      func(data []byte) error
 	advise       func(data []byte, advice int) error
 	cachedPages  func(fd uintptr, offset, length int64) (int64, error)
@@ -61,7 +60,6 @@ var system = struct {
 	mapFile:      sysMap,
 	revoke:       sysRevoke,
 	unmap:        sysUnmap,
-	protect:      sysProtect,
 	syncMap:      sysSyncMap,
 	advise:       sysAdvise,
 	cachedPages:  sysCachedPages,

@@ -114,18 +114,27 @@ const (
 // over the map: its first and last bytes, and some in between. The map has limit bytes of the file.
 func (o *openFile) showsSame(m *mapping, limit int64) (bool, error) {
 	step := max(limit/comparedPlaces, comparedBytes)
+	compared, failed := 0, error(nil)
 	for start := int64(0); start < limit; start += step {
 		n := min(comparedBytes, limit-start)
 		if start+step >= limit {
 			start = limit - n
 		}
 		same, err := o.showsSameAt(m, start, int(n))
-		if !same || err != nil {
-			return same, err
+		switch {
+		case err != nil:
+			failed = err // a bad sector says nothing of the others
+		case !same:
+			return false, nil
+		default:
+			compared++
 		}
 		if start == limit-n {
 			break
 		}
+	}
+	if compared == 0 && failed != nil {
+		return false, failed
 	}
 	return true, nil
 }

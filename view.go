@@ -73,9 +73,8 @@ func (m *mapping) lendsStores() bool { return m.writable && !m.private }
 // loop over many small values inside one View costs what it costs over a slice.
 //
 // The bytes must not be used after fn returns. They may be stored to in ModeReadWrite on a
-// handle opened with O_RDWR, where the store reaches the file, and in ModeCopyOnWrite with
-// MapFullFile, where it stays in the handle; elsewhere a store is a fault. Cold pages are
-// read in by page faults, which the Go scheduler does not see: call Prefetch first where
+// handle opened with O_RDWR, where the store reaches the file, and in ModeCopyOnWrite, where it
+// stays in the handle; elsewhere a store is a fault. Cold pages are read in by page faults, which the Go scheduler does not see: call Prefetch first where
 // that matters.
 //
 // A range that reaches past the end of the file gives io.EOF, a negative one
