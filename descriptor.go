@@ -293,15 +293,16 @@ func (o *openFile) bypassCache() {
 }
 
 // fdConn makes a syscall.RawConn of a file that offers only its number. The file's Close waits
-// for fn: after it the number may be another file's.
+// for fn, and after it fn is not called: the number may be another file's.
 type fdConn struct {
 	open *openFile
 	fd   func() uintptr
 }
 
 func (c fdConn) Control(fn func(fd uintptr)) error {
+	number := c.fd() // not under hold: it is others' code, which may wait for a Close
 	return c.open.hold(func() error {
-		fn(c.fd())
+		fn(number)
 		return nil
 	})
 }

@@ -239,15 +239,15 @@ func countResident(fd uintptr, s byteRange) (resident int64, err error) {
 	return resident, nil
 }
 
-// withDescriptor calls fn with a descriptor of the file. With write it is one that may write.
+// withDescriptor calls fn with a descriptor of the file, under no lock. With write it is one that may
+// write.
 func (f *fileMaps) withDescriptor(write bool, fn func(d *descriptor) error) error {
-	f.windows.mu.Lock()
-	defer f.windows.mu.Unlock()
-	if f.finished.Load() {
-		return fs.ErrClosed
-	}
-	if d := f.descriptor.Load(); d != nil && !d.isClosed() && (d.owned == nil || f.writable || !write) {
-		return fn(d)
+	if d := f.descriptor.Load(); d != nil && (d.owned == nil || f.writable || !write) {
+		err := fn(d)
+		if d.owned == nil || !errors.Is(err, fs.ErrClosed) || f.finished.Load() {
+			return err
+		}
+		// It was given back meanwhile.
 	}
 	info, err := f.stat()
 	if err != nil {
