@@ -1,5 +1,7 @@
 package memmapfs
 
+import "time"
+
 // The flags of sysMap.
 const (
 	mapWrite   = 1 << iota // writable
@@ -35,6 +37,10 @@ var system = struct {
 	lockGrowth   func(fd uintptr, directory string) (uintptr, error)
 	reserve      func(fd uintptr, size int64) error
 	mapPastEnd   func() ([]byte, error)
+	growthHeld   func(fd uintptr, directory string) (bool, error)
+	extend       func(fd uintptr, size int64) error
+	sleepOnWord  func(word *uint32, value uint32, longest time.Duration) error
+	wakeWord     func(word *uint32, n int32) (woken int, err error)
 }{
 	mapFile:      sysMap,
 	revoke:       sysRevoke,
@@ -59,4 +65,8 @@ var system = struct {
 	lockGrowth:   sysLockGrowth,
 	reserve:      sysReserve,
 	mapPastEnd:   sysMapPastEnd,
+	growthHeld:   sysGrowthHeld,
+	extend:       sysExtend,
+	sleepOnWord:  sysSleepOnWord,
+	wakeWord:     sysWakeWord,
 }
