@@ -140,7 +140,8 @@ func sysStat(path string) (os.FileInfo, error) {
 // sysOwner does not know: an owner is no number here.
 func sysOwner(info os.FileInfo) (user int, known bool) { return 0, false }
 
-// sysAccessMode is not told of a handle. Whether it may be written to shows when it is opened again.
+// sysAccessMode is not told of a handle. Whether it may be written to shows when it is opened
+// again.
 func sysAccessMode(fd uintptr) (int, error) {
 	handle, err := sysReopen(fd, winapi.GENERIC_READ|winapi.GENERIC_WRITE)
 	if err != nil {

@@ -56,8 +56,8 @@ type regionBytes struct {
 	data []byte
 }
 
-// mapRegion maps the first size bytes of the file, which has fileSize bytes. After an error the file
-// is for the caller to close.
+// mapRegion maps the first size bytes of the file, which has fileSize bytes. After an error the
+// file is for the caller to close.
 func mapRegion(file *os.File, described regionFile, fileSize, size int64) (*SharedMemory, error) {
 	part, data, err := described.mapPart(file, fileSize, size)
 	if err != nil {
@@ -70,7 +70,7 @@ func mapRegion(file *os.File, described regionFile, fileSize, size int64) (*Shar
 			return 0, fmt.Errorf("its lock would be that of the process that has passed the file on: %w", errors.ErrUnsupported)
 		}
 		return system.openLock(file.Fd(), sm.path)
-	}, sm.unmark)
+	})
 	return sm, nil
 }
 
@@ -344,6 +344,7 @@ func (sm *SharedMemory) Close() error {
 	if !sm.sleepers.close(sm.closing) {
 		return sm.wrap("close", fs.ErrClosed)
 	}
+	sm.unmark()
 	lockErr := sm.lock.close()
 	sm.resize.Lock()
 	defer sm.resize.Unlock()

@@ -90,20 +90,23 @@ const lockPause = 10 * time.Millisecond
 
 // Unlock undoes one Lock or RLock, also from another goroutine than the one that locked. If
 // this handle does not hold the lock the error matches fs.ErrInvalid.
-func (sm *SharedMemory) Unlock() error { return sm.wrap("unlock", sm.lock.giveBack()) }
+func (sm *SharedMemory) Unlock() error {
+	sm.unmark()
+	return sm.wrap("unlock", sm.lock.giveBack())
+}
 
 // ReportOwnerDeath makes a mark in the region while this handle holds the lock by Lock, in the
 // four bytes at off, so that the next holder learns of it if this process dies meanwhile: that
 // one's Lock (or TryLock, LockContext) takes the lock and returns ErrOwnerDied, once. It should
-// then check what it finds, mend it, and go on; Unlock makes all well. RLock returns ErrOwnerDied, also
-// with the lock held, until a Lock has, and so does Lock on a region opened without writable, which
-// marks nothing.
+// then check what it finds, mend it, and go on; Unlock makes all well. RLock returns
+// ErrOwnerDied, also with the lock held, until a Lock has, and so does Lock on a region opened
+// without writable, which marks nothing.
 //
-// The mark is a number of 32 bits, in the processor's byte order: 0 while nobody holds the lock for
-// writing, otherwise the holder's process number, as it is where that runs. All processes that
-// use the lock have to call ReportOwnerDeath, with the same off (SharedMemoryConfig does so by
-// ReportOwnerDeath and OwnerWord), and to leave these bytes alone; zeros are right for a new region.
-// A holder that marks nothing is never reported.
+// The mark is a number of 32 bits, in the processor's byte order: 0 while nobody holds the lock
+// for writing, otherwise the holder's process number, as it is where that runs. All processes
+// that use the lock have to call ReportOwnerDeath, with the same off (SharedMemoryConfig does so
+// by ReportOwnerDeath and OwnerWord), and to leave these bytes alone; zeros are right for a new
+// region. A holder that marks nothing is never reported.
 //
 // A negative off turns it off, which is the default. An off that is not a multiple of 4, or outside
 // the region, gives ErrInvalidOffset, a region of ModeCopyOnWrite fs.ErrInvalid. It holds from the
@@ -149,24 +152,27 @@ func (sm *SharedMemory) take(exclusive, wait bool) (bool, error) {
 	return true, nil
 }
 
-// unmark takes the mark away before a lock for writing is given back. A region that is gone has none.
+// unmark takes this handle's mark away before a lock for writing is given back. A region that is
+// gone has none.
 func (sm *SharedMemory) unmark() {
-	if off := sm.ownerWord.Load() - 1; off >= 0 && sm.flag == os.O_RDWR {
-		sm.word(off, func(mark *uint32) error {
-			atomic.StoreUint32(mark, 0)
-			return nil
-		})
+	off := sm.ownerWord.Load() - 1
+	if off < 0 || sm.flag != os.O_RDWR || !sm.lock.exclusive() {
+		return
 	}
+	sm.word(off, func(mark *uint32) error {
+		// If another goroutine has given the lock back meanwhile, it may be another process's mark.
+		atomic.CompareAndSwapUint32(mark, uint32(os.Getpid()), 0)
+		return nil
+	})
 }
 
 // regionLock is one handle's part in the lock of a region. Between goroutines it is a lock of
 // its own; the first goroutine to hold it takes the system's lock for the handle, and the last
 // one gives it back, so that the handle never holds the system's lock twice.
 type regionLock struct {
-	open   func() (uintptr, error)
-	unmark func() // before a lock for writing is given back
+	open func() (uintptr, error)
 
-	mu      sync.Mutex // guards the fields below; locks of MappedFile are taken under it
+	mu      sync.Mutex // guards the fields below; no lock is taken under it
 	changed *sync.Cond // of mu: a field below is not what it was
 	closed  bool
 	opened  bool
@@ -177,8 +183,8 @@ type regionLock struct {
 
 var errNotHeld = fmt.Errorf("the handle does not hold the lock: %w", fs.ErrInvalid)
 
-func (l *regionLock) init(open func() (uintptr, error), unmark func()) {
-	l.open, l.unmark = open, unmark
+func (l *regionLock) init(open func() (uintptr, error)) {
+	l.open = open
 	l.changed = sync.NewCond(&l.mu)
 }
 
@@ -254,6 +260,13 @@ func (l *regionLock) waitLocked(exclusive bool) error {
 	return *answer
 }
 
+// exclusive reports whether the handle holds the lock for writing.
+func (l *regionLock) exclusive() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.holders < 0
+}
+
 func (l *regionLock) held(exclusive bool) {
 	l.holders = 1
 	if exclusive {
@@ -273,8 +286,6 @@ func (l *regionLock) giveBack() error {
 	case l.holders > 1:
 		l.holders--
 		return nil
-	case l.holders < 0:
-		l.unmark()
 	}
 	if err := system.unlock(l.handle); err != nil {
 		return err
@@ -301,9 +312,6 @@ func (l *regionLock) close() error {
 
 // release gives back the system's lock and the handle for it; the caller holds l.mu.
 func (l *regionLock) release() (err error) {
-	if l.holders < 0 {
-		l.unmark()
-	}
 	if l.holders != 0 {
 		err = system.unlock(l.handle)
 		l.holders = 0

@@ -153,8 +153,8 @@ func anonymousFile() (*os.File, error) {
 // closed at once. Path is the file's name, and Remove is no more than Close.
 //
 // The file is opened once more where that can be (/proc on Linux, and Windows). Where it cannot,
-// Lock fails with errors.ErrUnsupported, because the system's lock would be the same for the process
-// that has passed the file on.
+// Lock fails with errors.ErrUnsupported, because the system's lock would be the same for the
+// process that has passed the file on.
 func SharedMemoryFromFile(file *os.File) (*SharedMemory, error) {
 	if file == nil {
 		return nil, wrapError("open", "", fs.ErrInvalid)

@@ -47,14 +47,14 @@ func (sm *SharedMemory) wait(ctx context.Context, off int64, old uint32) error {
 		s := sm.sleepers.add(word)
 		defer sm.sleepers.remove(s)
 		defer context.AfterFunc(ctx, func() { s.rouse() })()
-		for longest := firstSleep; atomic.LoadUint32(word) == old; longest = min(2*longest, longestSleep) {
+		for atomic.LoadUint32(word) == old {
 			switch {
 			case ctx.Err() != nil:
 				return ctx.Err()
 			case isClosed(sm.closing):
 				return fs.ErrClosed
 			}
-			if err := system.sleepOnWord(word, old, longest); err != nil {
+			if err := system.sleepOnWord(word, old, longestSleep); err != nil {
 				return err
 			}
 		}
@@ -62,11 +62,9 @@ func (sm *SharedMemory) wait(ctx context.Context, off int64, old uint32) error {
 	})
 }
 
-// A sleep is no longer than these, because who stores may be killed before it wakes.
-const (
-	firstSleep   = 50 * time.Millisecond
-	longestSleep = time.Second
-)
+// longestSleep is after how long a sleeper looks again, because who stores may be killed before
+// it wakes.
+const longestSleep = time.Second
 
 // pollWord is Wait on systems where one cannot sleep on a word.
 func (sm *SharedMemory) pollWord(ctx context.Context, off int64, old uint32) error {
@@ -180,8 +178,9 @@ func (s *sleepers) close(closing chan struct{}) bool {
 	return true
 }
 
-// rouse wakes the sleeper, whose reason to end was given before, until it has left. It may have looked
-// for a reason and not be asleep yet, so that once is not enough. Its map stays as long as it.
+// rouse wakes the sleeper, whose reason to end was given before, until it has left. It may have
+// looked for a reason and not be asleep yet, so that once is not enough. Its map stays as long
+// as it.
 func (s *sleeper) rouse() {
 	for pause := (pauses{longest: time.Millisecond}); !isClosed(s.left); pause.sleep(s.left, nil) {
 		system.wakeWord(s.word, math.MaxInt32)

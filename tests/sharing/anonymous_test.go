@@ -13,7 +13,8 @@ import (
 	"github.com/absfs/memmapfs"
 )
 
-// Catches an anonymous region that others do not share, that can be found, or that is not as long as asked.
+// Catches an anonymous region that others do not share, that can be found, or that is not as
+// long as asked.
 func TestAnonymous(t *testing.T) {
 	const size = 100_001
 	region, err := memmapfs.CreateAnonymousMemory(size)

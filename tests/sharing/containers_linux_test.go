@@ -185,7 +185,8 @@ func TestNamespaces(t *testing.T) {
 	}
 }
 
-// Catches a shortage of the container's memory that leaves the region in a way in which others cannot use it.
+// Catches a shortage of the container's memory that leaves the region in a way in which others
+// cannot use it.
 func TestMemoryGroup(t *testing.T) {
 	skipUnlessRoot(t)
 	group := memoryGroup(t, 24<<20)

@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Catches links that are followed to somebody's file, opens that wait for the other end of a pipe, and
-// errors that do not say what is at the name.
+// Catches links that are followed to somebody's file, opens that wait for the other end of a
+// pipe, and errors that do not say what is at the name.
 func TestWhatStandsAtTheName(t *testing.T) {
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
@@ -123,8 +123,8 @@ func TestForeignFile(t *testing.T) {
 	}
 }
 
-// Catches creators that disturb each other when some are killed: regions of another size, holes, files
-// that nobody can use any more, and more than one that believes to have made the region.
+// Catches creators that disturb each other when some are killed: regions of another size, holes,
+// files that nobody can use any more, and more than one that believes to have made the region.
 func TestCreatorsKilled(t *testing.T) {
 	const creators, rounds, size = 12, 8, 3 << 20
 	seed := rand.Uint64()
@@ -304,8 +304,8 @@ func TestPythonLocks(t *testing.T) {
 	}
 }
 
-// Catches creators and openers that wait for ever for one that hangs, or do not wait at all, and one
-// whose death they do not notice.
+// Catches creators and openers that wait for ever for one that hangs, or do not wait at all, and
+// one whose death they do not notice.
 func TestCreatorHangs(t *testing.T) {
 	t.Parallel()
 	region := regionIn(t, t.TempDir(), 100)

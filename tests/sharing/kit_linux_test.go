@@ -32,7 +32,8 @@ func needs(t testing.TB, what string, err error) {
 	}
 }
 
-// asNobody makes a process that of an ordinary user. It runs a copy of the test, which that user may read.
+// asNobody makes a process that of an ordinary user. It runs a copy of the test, which that user
+// may read.
 func asNobody(t testing.TB) func(process *exec.Cmd) {
 	t.Helper()
 	skipUnlessRoot(t)

@@ -249,7 +249,8 @@ func TestDataAfterTruncate(t *testing.T) {
 	}
 }
 
-// Catches growth that moves what was there, that others do not get, and slices from before that fault.
+// Catches growth that moves what was there, that others do not get, and slices from before that
+// fault.
 func TestGrow(t *testing.T) {
 	dir := t.TempDir()
 	const page = 1 << 16
