@@ -274,9 +274,10 @@ func openOrCreate(config *SharedMemoryConfig) (file *os.File, created os.FileInf
 
 // openRegionFile opens the file at path, but no link there.
 func openRegionFile(path string, flag int) (*os.File, error) {
-	// Windows follows what is there without being asked, so it is asked first, too.
-	if found, err := sysStat(path); err == nil && found.Mode()&(fs.ModeSymlink|fs.ModeIrregular) != 0 {
-		return nil, linkError(path)
+	if sysOpenNofollow == 0 { // Windows follows what is there without being asked
+		if found, err := sysStat(path); err == nil && found.Mode()&(fs.ModeSymlink|fs.ModeIrregular) != 0 {
+			return nil, linkError(path)
+		}
 	}
 	file, err := os.OpenFile(path, flag|sysOpenNonblock|sysOpenNofollow, 0)
 	if err == nil {

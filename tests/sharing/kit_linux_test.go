@@ -125,13 +125,6 @@ func init() {
 		size, err := strconv.ParseInt(order[2], 10, 64)
 		return errors.Join(err, os.Truncate(order[1], size))
 	}
-	systemOrders["close files"] = func(s *servedStranger, order []string) (err error) {
-		for _, file := range s.files {
-			err = errors.Join(err, file.Close())
-		}
-		s.files = nil
-		return err
-	}
 }
 
 func (s *servedStranger) fcntl(path string, flag, command int, kind int16, place []string) error {

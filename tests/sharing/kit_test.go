@@ -216,6 +216,11 @@ func (s *servedStranger) obey(order []string) (answer string, err error) {
 		err = s.region.Grow(number(1))
 	case "refresh":
 		err = s.region.Refresh()
+	case "close files": // and with them their locks
+		for _, file := range s.files {
+			err = errors.Join(err, file.Close())
+		}
+		s.files = nil
 	case "close":
 		err = s.region.Close()
 	default:
