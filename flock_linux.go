@@ -65,6 +65,8 @@ func sysUnlockGrowth(lock uintptr) error {
 	return join(err, unix.Close(int(lock)))
 }
 
+const sysReservesBlocks = true
+
 // sysReserve gives the first size bytes of the file their blocks and leaves its size alone.
 func sysReserve(fd uintptr, size int64) error {
 	const least = 1 << 20

@@ -11,8 +11,9 @@ import (
 // Nothing is mapped here, so that there is no region to lock.
 
 const (
-	sysOpenNofollow  = 0
-	sysSleepsOnWords = false
+	sysOpenNofollow   = 0
+	sysReservesBlocks = false
+	sysSleepsOnWords  = false
 )
 
 func sysOpenLock(fd uintptr, path string) (uintptr, error) { return 0, errors.ErrUnsupported }

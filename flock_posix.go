@@ -5,7 +5,6 @@ package memmapfs
 import (
 	"errors"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -59,6 +58,8 @@ func sysGrowthHeld(fd uintptr, directory string) (bool, error) {
 	return false, join(err, sysUnlockGrowth(lock))
 }
 
+const sysReservesBlocks = false
+
 // sysReserve is not to be had: what there is (posix_fallocate, F_PREALLOCATE) is missing on
 // some of these systems, and leaves holes as they are on others.
 func sysReserve(fd uintptr, size int64) error { return errors.ErrUnsupported }
@@ -73,11 +74,3 @@ func sysSealSize(fd uintptr) error { return nil }
 func sysReopenRegion(fd uintptr, flag int) (uintptr, error) { return 0, errors.ErrUnsupported }
 
 func sysReplacesMapped(fd uintptr) (bool, error) { return false, nil }
-
-const sysSleepsOnWords = false
-
-func sysSleepOnWord(word *uint32, value uint32, longest time.Duration) error {
-	return errors.ErrUnsupported
-}
-
-func sysWakeWord(word *uint32, n int32) (woken int, err error) { return 0, errors.ErrUnsupported }

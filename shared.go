@@ -127,30 +127,34 @@ func (p *regionPart) shows(data []byte) bool {
 // An access to the slice is the caller's own: if the file is truncated or its disk fails, the
 // program dies. View of the MappedFile is the safe form.
 func (sm *SharedMemory) Data() []byte {
-	bytes := sm.bytes.Load()
-	if bytes.part.shows(bytes.data) {
-		return bytes.data
+	for {
+		bytes := sm.bytes.Load()
+		if bytes.part.shows(bytes.data) {
+			return bytes.data
+		}
+		if data, known := sm.dataAnew(bytes); known {
+			return data
+		}
 	}
-	return sm.dataAnew()
 }
 
-// dataAnew is Data when the map is not what it was.
-func (sm *SharedMemory) dataAnew() []byte {
+// dataAnew returns the region when the map of bytes is gone. It does not know if others have found
+// that out.
+func (sm *SharedMemory) dataAnew(bytes *regionBytes) (data []byte, known bool) {
 	sm.resize.Lock()
 	defer sm.resize.Unlock()
-	bytes := sm.bytes.Load()
-	if bytes.part.shows(bytes.data) {
-		return bytes.data
+	if bytes != sm.bytes.Load() {
+		return nil, false
 	}
 	if !bytes.part.whole {
-		return nil
+		return nil, true
 	}
-	size, data := len(bytes.data), bytes.part.file.Data()
-	if len(data) < size {
-		return nil
+	size := len(bytes.data)
+	if data = bytes.part.file.Data(); len(data) < size {
+		return nil, true
 	}
 	sm.bytes.Store(&regionBytes{bytes.part, data[:size:size]})
-	return data[:size:size]
+	return data[:size:size], true
 }
 
 // Size returns the size of the region in bytes, after Close and Truncate as before them.

@@ -39,10 +39,10 @@ func growFile(file *os.File, path string, old, size int64, lock growthLocked, cl
 	return join(err, again.unlock())
 }
 
-// reserve is growFile under the lock. It grows first: a process that is killed leaves no blocks
-// where nobody finds them.
+// reserve is growFile under the lock. Where blocks are reserved apart from the size it grows
+// first: a process that is killed leaves no blocks where nobody finds them.
 func reserve(file *os.File, old, size int64) (err error) {
-	if old < size {
+	if old < size && sysReservesBlocks {
 		err = file.Truncate(size)
 	}
 	if err == nil {

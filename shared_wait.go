@@ -25,10 +25,11 @@ import (
 //
 // On Linux it is futex(2), also for processes that do without this package (FUTEX_WAIT and
 // FUTEX_WAKE without FUTEX_PRIVATE_FLAG); they may be woken for nothing, as it says there. Each
-// goroutine that waits has a thread of its own, as in every system call that blocks. Other systems
-// have no such call for several processes, or no documented one: there Wait looks again and
-// again, with pauses that grow from 20 microseconds to 5 milliseconds, which is the most that it
-// notices late and costs a few thousandths of a processor.
+// goroutine that waits has a thread of its own, as in every system call that blocks. On FreeBSD
+// it is _umtx_op(2), of which the same is true. Other systems have no such call for several
+// processes, or none without a C library: there Wait looks again and again, with pauses that
+// grow from 20 microseconds to 5 milliseconds, which is the most that it notices late and costs
+// a few thousandths of a processor.
 func (sm *SharedMemory) Wait(ctx context.Context, off int64, old uint32) error {
 	return sm.wrap("wait", sm.wait(ctx, off, old))
 }
