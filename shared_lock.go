@@ -137,7 +137,7 @@ func (sm *SharedMemory) take(exclusive, wait bool) (bool, error) {
 	died := uint32(0)
 	err = sm.word(off, func(mark *uint32) error {
 		if exclusive && sm.flag == os.O_RDWR {
-			died = atomic.SwapUint32(mark, uint32(os.Getpid()))
+			died = atomic.SwapUint32(mark, processNumber)
 		} else {
 			died = atomic.LoadUint32(mark)
 		}
@@ -152,6 +152,9 @@ func (sm *SharedMemory) take(exclusive, wait bool) (bool, error) {
 	return true, nil
 }
 
+// processNumber is asked for once: it is a system call.
+var processNumber = uint32(os.Getpid())
+
 // unmark takes this handle's mark away before a lock for writing is given back. A region that is
 // gone has none.
 func (sm *SharedMemory) unmark() {
@@ -161,7 +164,7 @@ func (sm *SharedMemory) unmark() {
 	}
 	sm.word(off, func(mark *uint32) error {
 		// If another goroutine has given the lock back meanwhile, it may be another process's mark.
-		atomic.CompareAndSwapUint32(mark, uint32(os.Getpid()), 0)
+		atomic.CompareAndSwapUint32(mark, processNumber, 0)
 		return nil
 	})
 }

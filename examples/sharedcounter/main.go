@@ -140,17 +140,11 @@ func count(interrupted context.Context, path string, processes, raises uint64, s
 		return err
 	}
 	before, start := counter.Load(), time.Now()
-	ended := make(chan error)
+	ended := make(chan error, processes)
 	for range processes {
 		process := exec.CommandContext(interrupted, program, "-worker",
 			"-start", strconv.FormatUint(uint64(starts.Load()), 10), "-raises", strconv.FormatUint(raises, 10), path)
-		go func() {
-			output, err := process.CombinedOutput()
-			if err != nil {
-				err = fmt.Errorf("a process has failed: %w\n%s", err, output)
-			}
-			ended <- err
-		}()
+		go func() { ended <- runProcess(process) }()
 	}
 	starts.Add(1)
 	if _, err := region.Wake(startAt, math.MaxInt); err != nil {
@@ -178,6 +172,14 @@ func count(interrupted context.Context, path string, processes, raises uint64, s
 	}
 	_, err = fmt.Fprintf(stdout, "%d processes raised the counter from %d to %d in %.2f s\n",
 		processes, before, after, time.Since(start).Seconds())
+	return err
+}
+
+func runProcess(process *exec.Cmd) error {
+	output, err := process.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("a process has failed: %w\n%s", err, output)
+	}
 	return err
 }
 

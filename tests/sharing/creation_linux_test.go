@@ -214,8 +214,7 @@ func TestKilledWhileGrowing(t *testing.T) {
 	}
 }
 
-// Catches creators that wait for a lock of the whole file, by whoever and of whatever kind, or that
-// somebody who may only read can hold up.
+// Catches creators that wait for a lock of the whole file, by whoever and of whatever kind.
 func TestStrangersLocks(t *testing.T) {
 	path := filepath.Join(commonDir(t), "region")
 	config := memmapfs.SharedMemoryConfig{Path: path, Size: 100, Permissions: 0o644, SyncMode: memmapfs.SyncNever}
@@ -269,13 +268,25 @@ func TestStrangersLocks(t *testing.T) {
 	}
 	grows("a lock of this process")
 	file.Close()
-	if os.Getuid() == 0 {
-		reader := meetStranger(t, asNobody(t))
-		reader.must("lockf", path, "read", growthByte, 1)
-		grows("a reader's lock of the creators' byte")
+}
+
+// Catches creators that somebody can hold up who may only read.
+func TestReadersLocks(t *testing.T) {
+	reader := meetStranger(t, asNobody(t))
+	path := filepath.Join(commonDir(t), "region")
+	region, err := memmapfs.CreateSharedMemory(&memmapfs.SharedMemoryConfig{Path: path, Size: 100, Permissions: 0o644})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer region.Close()
+	for _, place := range [][2]int64{{growthByte, 1}, {0, 0}} {
+		reader.must("lockf", path, "read", place[0], place[1])
+		within(t, 5*time.Second, "growing beside a reader's lock", func() {
+			if err := region.Grow(region.Size() + 100_000); err != nil {
+				t.Errorf("%v: %v", place, err)
+			}
+		})
 		reader.must("close files")
-		reader.must("lockf", path, "read", 0, 0)
-		grows("a reader's lock of the whole file")
 	}
 }
 

@@ -111,7 +111,7 @@ func init() {
 		return s.fcntl(order[1], flag, unix.F_SETLK, kind, order[3:])
 	}
 	systemOrders["lock growth"] = func(s *servedStranger, order []string) error { // path
-		return s.fcntl(order[1], os.O_RDWR, unix.F_OFD_SETLK, unix.F_WRLCK, []string{strconv.Itoa(growthByte), "1"})
+		return s.fcntl(order[1], os.O_RDWR, unix.F_OFD_SETLK, unix.F_WRLCK, []string{strconv.FormatInt(growthByte, 10), "1"})
 	}
 	systemOrders["flock"] = func(s *servedStranger, order []string) error { // path
 		file, err := os.Open(order[1])
