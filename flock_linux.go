@@ -65,7 +65,12 @@ func sysUnlockGrowth(lock uintptr) error {
 	return join(err, unix.Close(int(lock)))
 }
 
-const sysReservesBlocks = true
+// sysGrowsFirst reports whether a file is to get its size before its blocks. What is sealed against
+// shrinking could not be cut again.
+func sysGrowsFirst(fd uintptr) bool {
+	seals, err := unix.FcntlInt(fd, unix.F_GET_SEALS, 0)
+	return err != nil || seals&unix.F_SEAL_SHRINK == 0
+}
 
 // sysReserve gives the first size bytes of the file their blocks and leaves its size alone.
 func sysReserve(fd uintptr, size int64) error {

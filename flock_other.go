@@ -11,9 +11,8 @@ import (
 // Nothing is mapped here, so that there is no region to lock.
 
 const (
-	sysOpenNofollow   = 0
-	sysReservesBlocks = false
-	sysSleepsOnWords  = false
+	sysOpenNofollow  = 0
+	sysSleepsOnWords = false
 )
 
 func sysOpenLock(fd uintptr, path string) (uintptr, error) { return 0, errors.ErrUnsupported }
@@ -33,6 +32,8 @@ func sysGrowthHeld(fd uintptr, directory string) (bool, error) { return false, n
 func sysUnlockGrowth(lock uintptr) error { return errors.ErrUnsupported }
 
 func sysReserve(fd uintptr, size int64) error { return errors.ErrUnsupported }
+
+func sysGrowsFirst(fd uintptr) bool { return false }
 
 func sysExtend(fd uintptr, size int64) error { return errors.ErrUnsupported }
 

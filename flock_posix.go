@@ -58,7 +58,7 @@ func sysGrowthHeld(fd uintptr, directory string) (bool, error) {
 	return false, join(err, sysUnlockGrowth(lock))
 }
 
-const sysReservesBlocks = false
+func sysGrowsFirst(fd uintptr) bool { return false }
 
 // sysReserve is not to be had: what there is (posix_fallocate, F_PREALLOCATE) is missing on
 // some of these systems, and leaves holes as they are on others.

@@ -114,7 +114,8 @@ func sysUnlockGrowth(lock uintptr) error {
 	return join(err, winapi.CloseHandle(winapi.Handle(lock)))
 }
 
-const sysReservesBlocks = false
+// sysGrowsFirst is false because a file that is mapped does not shrink again.
+func sysGrowsFirst(fd uintptr) bool { return false }
 
 // sysReserve is not needed: written bytes have their clusters.
 func sysReserve(fd uintptr, size int64) error { return errors.ErrUnsupported }

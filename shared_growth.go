@@ -39,17 +39,21 @@ func growFile(file *os.File, path string, old, size int64, lock growthLocked, cl
 	return join(err, again.unlock())
 }
 
-// reserve is growFile under the lock. Where blocks are reserved apart from the size it grows
-// first: a process that is killed leaves no blocks where nobody finds them.
+// reserve is growFile under the lock. Where it can be undone it grows before it reserves: a process
+// that is killed leaves no blocks where nobody finds them.
 func reserve(file *os.File, old, size int64) (err error) {
-	if old < size && sysReservesBlocks {
+	growsFirst := old < size && sysGrowsFirst(file.Fd())
+	if growsFirst {
 		err = file.Truncate(size)
 	}
 	if err == nil {
 		err = system.reserve(file.Fd(), size)
 	}
-	if errors.Is(err, errors.ErrUnsupported) {
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
 		err = writeZeros(file, old, size)
+	case err == nil && old < size && !growsFirst:
+		err = file.Truncate(size)
 	}
 	if err != nil && old < size {
 		file.Truncate(old) // gives back the blocks behind the end, too

@@ -68,3 +68,22 @@ func TestExclusiveCreatorIsOvertaken(t *testing.T) {
 		t.Errorf("the other creator's file: %v %v", info, err)
 	}
 }
+
+// Catches an anonymous region that is longer after a growth that failed: it cannot be cut again.
+func TestAnonymousGrowthFails(t *testing.T) {
+	skipUnlessMappable(t)
+	region, err := memmapfs.CreateAnonymousMemory(100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer region.Close()
+	restore := memmapfs.HookReserve(func(uintptr, int64) error { return syscall.ENOSPC })
+	err = region.Grow(1000)
+	restore()
+	if info, statErr := region.File().Stat(); !errors.Is(err, syscall.ENOSPC) || statErr != nil || info.Size() != 100 {
+		t.Errorf("%v, want ENOSPC; %v %v", err, info, statErr)
+	}
+	if err := region.Grow(1000); err != nil || region.Size() != 1000 {
+		t.Errorf("the next growth: %v, %d bytes", err, region.Size())
+	}
+}

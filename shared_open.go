@@ -164,6 +164,13 @@ func SharedMemoryFromFile(file *os.File) (*SharedMemory, error) {
 }
 
 func regionFromFile(file *os.File) (*SharedMemory, error) {
+	info, err := file.Stat()
+	if err == nil {
+		err = checkRegular(info)
+	}
+	if err != nil {
+		return nil, err
+	}
 	flag, err := sysAccessMode(file.Fd())
 	if errors.Is(err, errors.ErrUnsupported) {
 		err = notMapped(err)

@@ -58,6 +58,21 @@ func TestFromFileRights(t *testing.T) {
 	}
 }
 
+// Catches what is no file, and is opened once more with all that follows from it.
+func TestFromPipe(t *testing.T) {
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	defer writer.Close()
+	for _, file := range []*os.File{reader, writer} {
+		if _, err := memmapfs.SharedMemoryFromFile(file); !errors.Is(err, memmapfs.ErrNotMapped) {
+			t.Errorf("%v, want ErrNotMapped", err)
+		}
+	}
+}
+
 // Catches a holder that is stopped and holds others up for longer than they want, or for good.
 func TestHolderStopped(t *testing.T) {
 	region := regionIn(t, t.TempDir(), 100)

@@ -247,7 +247,7 @@ func TestStrangersLocks(t *testing.T) {
 	}
 	stranger := meetStranger(t)
 	for _, order := range [][]any{
-		{"lockf", path, "write", 0, 0}, {"lockf", path, "read", 0, 0}, {"lockf", path, "write", 0, 1 << 40}, {"flock", path},
+		{"lockf", path, "write", 0, 0}, {"lockf", path, "read", 0, 0}, {"lockf", path, "write", 0, int64(1 << 40)}, {"flock", path},
 	} {
 		stranger.must(order...)
 		if locked, err := region.TryLock(); err != nil || locked == (order[0] == "flock") {
