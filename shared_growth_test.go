@@ -1,3 +1,5 @@
+//go:build darwin || dragonfly || freebsd || linux || netbsd || solaris || windows
+
 package memmapfs_test
 
 import (
@@ -11,9 +13,23 @@ import (
 	"github.com/absfs/memmapfs"
 )
 
+// createdRegion creates a region, in a directory of its own unless config has a path.
+func createdRegion(t *testing.T, config memmapfs.SharedMemoryConfig) *memmapfs.SharedMemory {
+	t.Helper()
+	if config.Path == "" {
+		config.Path = filepath.Join(t.TempDir(), "region")
+	}
+	region, err := memmapfs.CreateSharedMemory(&config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { region.Close() })
+	return region
+}
+
 // Catches an open that believes a size which it was told while a creator was at work.
 func TestOpenWhenCreatorHasJustEnded(t *testing.T) {
-	region := createRegion(t, memmapfs.SharedMemoryConfig{Size: 1000, SyncMode: memmapfs.SyncNever})
+	region := createdRegion(t, memmapfs.SharedMemoryConfig{Size: 1000, SyncMode: memmapfs.SyncNever})
 	calls := 0
 	defer memmapfs.HookGrowthHeld(func() {
 		if calls++; calls == 1 {
@@ -34,7 +50,7 @@ func TestOpenWhenCreatorHasJustEnded(t *testing.T) {
 
 // Catches a creator that fails, without the lock, and cuts what another one has grown meanwhile.
 func TestCreatorFailsWithoutLock(t *testing.T) {
-	region := createRegion(t, memmapfs.SharedMemoryConfig{Size: 100, SyncMode: memmapfs.SyncNever})
+	region := createdRegion(t, memmapfs.SharedMemoryConfig{Size: 100, SyncMode: memmapfs.SyncNever})
 	defer memmapfs.CoverGrowthLock()()
 	defer memmapfs.HookReserve(func(uintptr, int64) error {
 		return errors.Join(os.Truncate(region.Path(), 300), syscall.ENOSPC)
@@ -49,17 +65,14 @@ func TestCreatorFailsWithoutLock(t *testing.T) {
 
 // Catches two handles that both believe to have made the region, the one of them alone.
 func TestExclusiveCreatorIsOvertaken(t *testing.T) {
-	path := filepath.Join(testDir(t), "region")
+	path := filepath.Join(t.TempDir(), "region")
 	var other *memmapfs.SharedMemory
 	calls := 0
 	defer memmapfs.HookLockGrowth(func() {
 		if calls++; calls == 1 { // the file is there, and empty
-			other = createRegion(t, memmapfs.SharedMemoryConfig{Path: path, Size: 100, SyncMode: memmapfs.SyncNever})
+			other = createdRegion(t, memmapfs.SharedMemoryConfig{Path: path, Size: 100, SyncMode: memmapfs.SyncNever})
 		}
 	})()
-	if !mappable() {
-		return
-	}
 	_, err := memmapfs.CreateSharedMemory(&memmapfs.SharedMemoryConfig{Path: path, Size: 100, Exclusive: true})
 	if !errors.Is(err, fs.ErrExist) || other == nil || !other.Created() {
 		t.Errorf("%v, want fs.ErrExist", err)
@@ -71,7 +84,6 @@ func TestExclusiveCreatorIsOvertaken(t *testing.T) {
 
 // Catches an anonymous region that is longer after a growth that failed: it cannot be cut again.
 func TestAnonymousGrowthFails(t *testing.T) {
-	skipUnlessMappable(t)
 	region, err := memmapfs.CreateAnonymousMemory(100)
 	if err != nil {
 		t.Fatal(err)
