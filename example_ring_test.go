@@ -3,28 +3,39 @@
 package memmapfs_test
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync/atomic"
 
 	"github.com/absfs/memmapfs"
 )
 
-// ring is a queue of messages from one producer to one consumer, without locks. Each of the two
-// counters is stored to by one side only, and has a cache line of its own.
+// ring is a queue of messages from one producer to one consumer, without locks. What one side
+// stores to has a cache line of its own.
 type ring struct {
+	region   *memmapfs.SharedMemory
 	sent     *atomic.Uint64 // bytes since the beginning, by the producer
+	sends    *atomic.Uint32 // number of messages, for the consumer to wait for
 	received *atomic.Uint64 // bytes since the beginning, by the consumer
+	receipts *atomic.Uint32 // number of messages, for the producer to wait for
 	buffer   []byte         // the byte number n is at n % len(buffer)
 }
 
-const ringHeader = 128
+const (
+	sendsAt    = 8
+	receiptsAt = 72
+	ringHeader = 128
+)
 
 func newRing(region *memmapfs.SharedMemory) (*ring, error) {
 	sent, err := region.Uint64(0)
+	if err != nil {
+		return nil, err
+	}
+	sends, err := region.Uint32(sendsAt)
 	if err != nil {
 		return nil, err
 	}
@@ -32,7 +43,11 @@ func newRing(region *memmapfs.SharedMemory) (*ring, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &ring{sent, received, region.Data()[ringHeader:]}, nil
+	receipts, err := region.Uint32(receiptsAt)
+	if err != nil {
+		return nil, err
+	}
+	return &ring{region, sent, sends, received, receipts, region.Data()[ringHeader:]}, nil
 }
 
 // send reports false if there is no room for the message now.
@@ -61,6 +76,36 @@ func (r *ring) receive(p []byte) (n int, ok bool) {
 	n = int(binary.LittleEndian.Uint32(length[:]))
 	r.received.Store(r.load(received, p[:n]))
 	return n, true
+}
+
+// put sends the message, and sleeps until there is room for it.
+func (r *ring) put(ctx context.Context, message []byte) error {
+	for {
+		receipts := r.receipts.Load() // before the look, so that none is missed after it
+		if r.send(message) {
+			r.sends.Add(1)
+			_, err := r.region.Wake(sendsAt, 1)
+			return err
+		}
+		if err := r.region.Wait(ctx, receiptsAt, receipts); err != nil {
+			return err
+		}
+	}
+}
+
+// take receives the next message, and sleeps until there is one.
+func (r *ring) take(ctx context.Context, p []byte) (n int, err error) {
+	for {
+		sends := r.sends.Load()
+		if n, ok := r.receive(p); ok {
+			r.receipts.Add(1)
+			_, err := r.region.Wake(receiptsAt, 1)
+			return n, err
+		}
+		if err := r.region.Wait(ctx, sendsAt, sends); err != nil {
+			return 0, err
+		}
+	}
 }
 
 func (r *ring) store(at uint64, p []byte) (next uint64) {
@@ -92,10 +137,7 @@ func ExampleSharedMemory_ring() {
 		queue, err := newRing(region)
 		check(err)
 		for i := range 1000 {
-			message := fmt.Sprintf("message %d", i)
-			for !queue.send([]byte(message)) {
-				runtime.Gosched()
-			}
+			check(queue.put(context.Background(), []byte(fmt.Sprintf("message %d", i))))
 		}
 		check(region.Close())
 	}()
@@ -105,13 +147,10 @@ func ExampleSharedMemory_ring() {
 	queue, err := newRing(region)
 	check(err)
 	message := make([]byte, 64)
-	for received := 0; received < 1000; {
-		n, ok := queue.receive(message)
-		if !ok {
-			runtime.Gosched()
-			continue
-		}
-		if received++; received%250 == 0 {
+	for received := 1; received <= 1000; received++ {
+		n, err := queue.take(context.Background(), message)
+		check(err)
+		if received%250 == 0 {
 			fmt.Printf("%s\n", message[:n])
 		}
 	}

@@ -3,12 +3,15 @@
 package memmapfs_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/absfs/memmapfs"
 )
@@ -156,4 +159,83 @@ func ExampleSharedMemory_Lock() {
 	// Output:
 	// process 17 is here
 	// process 18 is here
+}
+
+// Where others may write to the directory, as in /dev/shm, the name may be taken by somebody
+// else. A directory of one's own keeps them out; Permissions keeps them out of the file.
+func ExampleCreateSharedMemory_private() {
+	directory := os.Getenv("XDG_RUNTIME_DIR") // on Linux: in memory, and this user's alone
+	if info, err := os.Stat(directory); err != nil || !info.IsDir() {
+		directory, err = os.MkdirTemp("", "memmapfs-example") // nobody else may enter it
+		check(err)
+		defer func() { check(os.RemoveAll(directory)) }()
+	}
+	region, err := memmapfs.CreateSharedMemory(&memmapfs.SharedMemoryConfig{
+		Path:        filepath.Join(directory, "memmapfs-example-private"),
+		Size:        4096,
+		Permissions: 0o600,
+		SyncMode:    memmapfs.SyncNever,
+	})
+	check(err)
+	fmt.Println(region.Size())
+	check(region.Remove())
+	// Output: 4096
+}
+
+// The waiter uses no processor until the other one, which stands here for another process, has
+// stored something and called Wake.
+func ExampleSharedMemory_Wait() {
+	directory, err := os.MkdirTemp("", "memmapfs-example")
+	check(err)
+	defer func() { check(os.RemoveAll(directory)) }()
+	config := &memmapfs.SharedMemoryConfig{
+		Path: filepath.Join(directory, "answer"), Size: 64, Permissions: 0o600, SyncMode: memmapfs.SyncNever,
+	}
+
+	go func() {
+		region, err := memmapfs.CreateSharedMemory(config)
+		check(err)
+		ready, err := region.Uint32(0)
+		check(err)
+		copy(region.Data()[4:], "forty-two")
+		ready.Store(1)
+		_, err = region.Wake(0, math.MaxInt)
+		check(err)
+		check(region.Close())
+	}()
+
+	region, err := memmapfs.CreateSharedMemory(config)
+	check(err)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	check(region.Wait(ctx, 0, 0)) // until the bytes at 0 are not 0
+	fmt.Printf("%s\n", region.Data()[4:13])
+	check(region.Close())
+	// Output: forty-two
+}
+
+// A holder that died may have left half a change. Whoever gets the lock next is told, and mends it.
+func ExampleSharedMemory_ReportOwnerDeath() {
+	directory, err := os.MkdirTemp("", "memmapfs-example")
+	check(err)
+	defer func() { check(os.RemoveAll(directory)) }()
+	region, err := memmapfs.CreateSharedMemory(&memmapfs.SharedMemoryConfig{
+		Path: filepath.Join(directory, "accounts"), Size: 4096, Permissions: 0o600,
+		ReportOwnerDeath: true, // the first four bytes are for that
+	})
+	check(err)
+
+	lock := func() error {
+		err := region.Lock()
+		if errors.Is(err, memmapfs.ErrOwnerDied) {
+			clear(region.Data()[4:]) // here: begin anew
+			return nil
+		}
+		return err
+	}
+	check(lock())
+	fmt.Println("locked")
+	check(region.Unlock())
+	check(region.Remove())
+	// Output: locked
 }

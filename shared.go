@@ -4,385 +4,176 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"os"
-	"path/filepath"
 	"runtime"
+	"sync"
 	"sync/atomic"
-	"syscall"
-	"time"
 	"unsafe"
-
-	"github.com/absfs/absfs"
 )
-
-// SharedMemoryConfig says what CreateSharedMemory creates.
-type SharedMemoryConfig struct {
-	// Path of the file, in the system's own form. It must be set; directories that are
-	// missing are made.
-	Path string
-
-	// Size of the region in bytes. It must be positive. A smaller file grows to it; a larger
-	// one keeps its size, and its first Size bytes are the region.
-	Size int64
-
-	// Mode is ModeCopyOnWrite for a region whose stores stay in this process; with every
-	// other mode stores reach all processes that have the region.
-	Mode MappingMode
-
-	// SyncMode says when stores are made durable. They are visible to other processes at
-	// once in every mode. SyncImmediate cannot see stores: it acts as SyncLazy for them.
-	SyncMode SyncMode
-
-	// SyncInterval is the time between two flushes in seconds. Default (0): 5. It has no
-	// effect in other modes than SyncPeriodic; a negative one is an error.
-	SyncInterval int
-
-	// Permissions that the file gets if it is created, whatever the umask; of existing files
-	// they are left alone. Default (0): 0644, less what the umask takes away. Other bits than
-	// fs.ModePerm are an error. On Windows only the owner's right to write has an effect.
-	Permissions os.FileMode
-
-	// PopulatePages reads the region in before CreateSharedMemory returns. Linux only.
-	PopulatePages bool
-}
 
 // SharedMemory is a handle on a region of memory that several processes share: a file, mapped.
 // The processes have to agree on who stores where and when, by Lock, by the atomic values that
-// Uint32 and Uint64 give, or by means of their own.
+// Uint32 and Uint64 give, or by means of their own. Wait and Wake let one sleep until another
+// has stored something.
 //
 // All methods may be called at the same time from many goroutines. Errors are *fs.PathError.
 type SharedMemory struct {
-	mfs  *MemMapFS
-	file *MappedFile
-	path string
-	info os.FileInfo
+	regionFile
+	regionPart // the first one
+
+	bytes     atomic.Pointer[regionBytes]
+	lock      regionLock
+	ownerWord atomic.Int64 // its offset plus 1, or 0
+	sleepers  sleepers
+	closing   chan struct{} // closed by the first Close
+
+	resize sync.Mutex    // guards later and changes of bytes; locks of MappedFile are taken under it
+	later  []*regionPart // maps of more of the file, by Grow and Refresh
+}
+
+// regionFile is what is known of a region's file. It does not change.
+type regionFile struct {
+	path     string
+	named    bool // the file is at the path, as far as we are concerned
+	info     os.FileInfo
+	flag     int     // that the file was opened with
+	mapping  *Config // of the whole file
+	created  bool
+	lockless bool // the system's lock would be shared with another process
+}
+
+// regionPart is the file mapped as a whole, or its first bytes.
+type regionPart struct {
+	mfs        *MemMapFS
+	file       *MappedFile
+	descriptor *os.File
+	whole      bool
+}
+
+// regionBytes are the bytes that Data hands out, and where they come from.
+type regionBytes struct {
+	part *regionPart
 	data []byte
-	lock regionLock
 }
 
-// CreateSharedMemory maps the file at config.Path as shared memory, and creates it if it does
-// not exist. An existing file is grown to config.Size, with zeros, and never shrunk. Processes
-// that do so at the same time all get the one region: nobody has to be first.
-//
-// The region has its blocks on the disk when CreateSharedMemory returns, so that a full disk
-// is an error here and not a fault at some later store. Filesystems that cannot reserve blocks
-// (and all on other systems than Linux) get zeros written where the file grows; holes in what
-// the file had before stay holes there. What a filesystem gives back (by compression, by
-// writing copies of blocks that a snapshot shares) it may miss later.
-//
-// After an error a file or a directory that was not there before is gone again, and an existing
-// file has its size. An empty path, a size that is not positive or does not fit the address
-// space, and other values that cannot be match fs.ErrInvalid; what is at the path and no
-// regular file, and systems and filesystems without maps, ErrNotMapped, but a directory is
-// syscall.EISDIR.
-func CreateSharedMemory(config *SharedMemoryConfig) (*SharedMemory, error) {
-	if config == nil {
-		config = new(SharedMemoryConfig)
-	}
-	mapping, err := config.mapping()
-	if err != nil {
-		return nil, wrapError("create", config.Path, err)
-	}
-	var shared *SharedMemory
-	for range createAttempts {
-		shared, err = createRegion(config, mapping)
-		if !errors.Is(err, errOvertaken) {
-			break
-		}
-	}
-	return shared, wrapError("create", config.Path, err)
-}
-
-// createAttempts bounds how often a creator begins anew because others remove what it works on.
-const createAttempts = 100
-
-// maxRegion is more than any processor can address. It keeps an absurd size from filling a disk.
-const maxRegion = 1 << 56
-
-// errOvertaken reports that another process has created or removed the file meanwhile.
-var errOvertaken = errors.New("the file was created and removed again and again")
-
-// mapping checks c and returns how its file is to be mapped as a whole.
-func (c *SharedMemoryConfig) mapping() (*Config, error) {
-	switch {
-	case c.Path == "":
-		return nil, fmt.Errorf("shared memory needs a path: %w", fs.ErrInvalid)
-	case c.Size <= 0 || c.Size > maxRegion || int64(int(c.Size)) != c.Size:
-		return nil, fmt.Errorf("shared memory cannot have a size of %d bytes: %w", c.Size, fs.ErrInvalid)
-	case c.Permissions&^fs.ModePerm != 0:
-		return nil, fmt.Errorf("shared memory cannot have the permissions %v: %w", c.Permissions, fs.ErrInvalid)
-	case int64(c.SyncInterval) > math.MaxInt64/int64(time.Second) || c.SyncInterval < 0:
-		return nil, fmt.Errorf("shared memory cannot be flushed every %d seconds: %w", c.SyncInterval, fs.ErrInvalid)
-	}
-	mapping := &Config{
-		Mode:          c.Mode,
-		SyncMode:      c.SyncMode,
-		SyncInterval:  time.Duration(c.SyncInterval) * time.Second,
-		MapFullFile:   true,
-		PopulatePages: c.PopulatePages,
-	}
-	if _, err := mapping.validated(); err != nil {
-		return nil, err
-	}
-	if c.Mode != ModeCopyOnWrite {
-		mapping.Mode = ModeReadWrite
-	}
-	return mapping, nil
-}
-
-// createRegion is one attempt of CreateSharedMemory.
-func createRegion(config *SharedMemoryConfig, mapping *Config) (shared *SharedMemory, err error) {
-	made, err := makeDirectories(filepath.Dir(config.Path))
-	defer func() {
-		if err != nil {
-			for _, directory := range made {
-				os.Remove(directory) // fails if somebody has put something there
-			}
-		}
-	}()
+// mapRegion maps the first size bytes of the file, which has fileSize bytes. After an error the
+// file is for the caller to close.
+func mapRegion(file *os.File, described regionFile, fileSize, size int64) (*SharedMemory, error) {
+	part, data, err := described.mapPart(file, fileSize, size)
 	if err != nil {
 		return nil, err
 	}
-	file, created, err := openOrCreate(config)
-	if err != nil {
-		return nil, err
-	}
-	lock, err := system.lockGrowth(file.Fd(), filepath.Dir(config.Path))
-	if err != nil {
-		abandon(file, config.Path, created)
-		if errors.Is(err, errors.ErrUnsupported) {
-			err = notMapped(err)
+	sm := &SharedMemory{regionFile: described, regionPart: *part, closing: make(chan struct{})}
+	sm.bytes.Store(&regionBytes{&sm.regionPart, data})
+	sm.lock.init(func() (uintptr, error) {
+		if sm.lockless {
+			return 0, fmt.Errorf("its lock would be that of the process that has passed the file on: %w", errors.ErrUnsupported)
 		}
-		return nil, err
-	}
-	// From here on no other creator changes the size of the file or removes it.
-	info, err := file.Stat()
-	if err == nil {
-		shared, err = growRegion(file, info, config, mapping)
-	}
-	if info == nil || info.Size() > 0 {
-		created = nil // another creator has made use of it
-	}
-	if err != nil && created != nil && removeSame(config.Path, created) == nil {
-		created = nil
-	}
-	if unlockErr := sysUnlockGrowth(lock); err == nil && unlockErr != nil {
-		shared.Close()
-		return nil, unlockErr
-	}
-	if err != nil {
-		abandon(file, config.Path, created)
-	}
-	return shared, err
+		return system.openLock(file.Fd(), sm.path)
+	})
+	return sm, nil
 }
 
-// abandon closes a file and removes it unless created is nil. Windows removes no file that is
-// open.
-func abandon(file *os.File, path string, created os.FileInfo) {
-	file.Close()
-	if created != nil {
-		removeSame(path, created)
-	}
-}
-
-// removeSame removes the file at path if it is the one that info describes.
-func removeSame(path string, info os.FileInfo) error {
-	found, err := sysStat(path)
-	if err == nil && !os.SameFile(found, info) {
-		return &fs.PathError{Op: "remove", Path: path, Err: fs.ErrNotExist}
-	}
-	return os.Remove(path)
-}
-
-// makeDirectories makes a directory and those above it that are missing. It returns what was
-// missing, the deepest first.
-func makeDirectories(directory string) (missing []string, err error) {
-	for at := directory; ; at = filepath.Dir(at) {
-		if _, err := os.Stat(at); !errors.Is(err, fs.ErrNotExist) || at == filepath.Dir(at) {
-			return missing, os.MkdirAll(directory, 0o755)
+// mapPart maps the first size bytes of the file: as a whole, or as one window.
+func (r *regionFile) mapPart(file *os.File, fileSize, size int64) (*regionPart, []byte, error) {
+	mapping := *r.mapping
+	whole := fileSize <= size || mapping.Mode == ModeCopyOnWrite
+	if !whole {
+		mapping.MapFullFile = false
+		mapping.WindowSize = size
+		if size > hugePageBytes { // see windowBytes
+			mapping.WindowSize = (size + hugePageBytes - 1) / hugePageBytes * hugePageBytes
 		}
-		missing = append(missing, at)
 	}
-}
-
-// openOrCreate opens the file for reading and writing, or creates it with its permissions and
-// returns what describes it then.
-func openOrCreate(config *SharedMemoryConfig) (file *os.File, created os.FileInfo, err error) {
-	file, err = os.OpenFile(config.Path, os.O_RDWR|sysOpenNonblock, 0)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return file, nil, err
-	}
-	permissions := config.Permissions
-	if permissions == 0 {
-		permissions = 0o644
-	}
-	file, err = os.OpenFile(config.Path, os.O_RDWR|os.O_CREATE|os.O_EXCL, permissions)
-	switch {
-	case errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrNotExist):
-		return nil, nil, fmt.Errorf("%w: %w", errOvertaken, err)
-	case err != nil:
+	mfs := New(oneFile{file: file}, &mapping)
+	opened, err := mfs.OpenFile(r.path, r.flag, 0)
+	if err != nil {
 		return nil, nil, err
 	}
-	created, err = file.Stat()
-	if err == nil && config.Permissions != 0 {
-		err = file.Chmod(permissions)
+	part := &regionPart{mfs, opened.(*MappedFile), file, whole}
+	data := part.file.Data()
+	if int64(len(data)) < size {
+		part.close()
+		return nil, nil, ErrNotMapped
 	}
-	if err != nil {
-		abandon(file, config.Path, created)
-		return nil, nil, err
-	}
-	return file, created, nil
+	return part, data[:size:size], nil
 }
 
-// growRegion gives the file, which info describes, its size and its blocks, and maps it. The
-// caller holds the lock of growth.
-func growRegion(file *os.File, info os.FileInfo, config *SharedMemoryConfig, mapping *Config) (*SharedMemory, error) {
-	if err := checkRegular(info); err != nil {
-		return nil, err
-	}
-	if found, err := sysStat(config.Path); err != nil || !os.SameFile(found, info) {
-		return nil, errOvertaken // by a creator that has failed, or by Remove
-	}
-	if err := reserve(file, info.Size(), config.Size); err != nil {
-		return nil, err
-	}
-	if info.Size() > config.Size && mapping.Mode != ModeCopyOnWrite {
-		limited := *mapping
-		limited.MapFullFile = false
-		limited.WindowSize = config.Size
-		if config.Size > hugePageBytes { // see windowBytes
-			limited.WindowSize = (config.Size + hugePageBytes - 1) / hugePageBytes * hugePageBytes
-		}
-		mapping = &limited
-	}
-	return mapRegion(file, info, os.O_RDWR, config.Path, config.Size, mapping)
-}
-
-// reserve grows the file, which has a size of old, to size if that is more, with blocks for all
-// of it. After an error the file has its old size.
-func reserve(file *os.File, old, size int64) error {
-	err := system.reserve(file.Fd(), size)
-	switch {
-	case errors.Is(err, errors.ErrUnsupported):
-		err = writeZeros(file, old, size)
-	case err == nil && old < size:
-		err = file.Truncate(size)
-	}
-	if err != nil && old < size {
-		file.Truncate(old) // gives back the blocks behind the end, too
-	}
+func (p *regionPart) close() error {
+	err := p.file.Close()
+	p.mfs.Close()
 	return err
 }
 
-// writeZeros writes zeros to [off, end) of the file.
-func writeZeros(file *os.File, off, end int64) error {
-	zeros := make([]byte, 1<<20)
-	for off < end {
-		n, err := file.WriteAt(zeros[:min(end-off, int64(len(zeros)))], off)
-		if err != nil {
-			return err
-		}
-		off += int64(n)
+// shows reports whether the part still has a map that begins at data.
+func (p *regionPart) shows(data []byte) bool {
+	if !p.file.Mapped() {
+		return false
 	}
-	return nil
+	same := false
+	err := p.file.View(0, 1, func(first []byte) error {
+		same = unsafe.SliceData(first) == unsafe.SliceData(data)
+		return nil
+	})
+	return same && err == nil
 }
-
-func checkRegular(info os.FileInfo) error {
-	switch {
-	case info.IsDir():
-		return syscall.EISDIR
-	case !info.Mode().IsRegular():
-		return fmt.Errorf("%w: not a regular file", ErrNotMapped)
-	}
-	return nil
-}
-
-// OpenSharedMemory maps the existing file at path, all of it, as shared memory; the path is in
-// the system's own form. Without writable every store into the region is a fault, and methods
-// of MappedFile that write fail with ErrWriteToReadOnlyMap; Lock works. Stores are made durable
-// by Sync and by Close (SyncLazy).
-//
-// A missing file matches fs.ErrNotExist, an empty one, such as there is for a moment when
-// another process creates the region, ErrNotMapped. For other errors see CreateSharedMemory.
-func OpenSharedMemory(path string, writable bool) (*SharedMemory, error) {
-	shared, err := openRegion(path, writable)
-	return shared, wrapError("open", path, err)
-}
-
-func openRegion(path string, writable bool) (*SharedMemory, error) {
-	if path == "" {
-		return nil, fmt.Errorf("shared memory needs a path: %w", fs.ErrInvalid)
-	}
-	flag, mode := os.O_RDONLY, ModeReadOnly
-	if writable {
-		flag, mode = os.O_RDWR, ModeReadWrite
-	}
-	file, err := os.OpenFile(path, flag|sysOpenNonblock, 0)
-	if err != nil {
-		return nil, err
-	}
-	info, err := file.Stat()
-	if err == nil {
-		err = checkRegular(info)
-	}
-	if err == nil && info.Size() == 0 {
-		err = fmt.Errorf("%w: the file is empty", ErrNotMapped)
-	}
-	if err != nil {
-		file.Close()
-		return nil, err
-	}
-	return mapRegion(file, info, flag, path, info.Size(), &Config{Mode: mode, SyncMode: SyncLazy, MapFullFile: true})
-}
-
-// mapRegion maps the first size bytes of the file, which is closed if that fails.
-func mapRegion(file *os.File, info os.FileInfo, flag int, path string, size int64, config *Config) (*SharedMemory, error) {
-	mfs := New(oneFile{file: file}, config)
-	opened, err := mfs.OpenFile(path, flag, 0)
-	if err != nil {
-		file.Close()
-		return nil, err
-	}
-	mapped := opened.(*MappedFile)
-	data := mapped.Data()
-	if int64(len(data)) < size {
-		mapped.Close()
-		mfs.Close()
-		return nil, ErrNotMapped
-	}
-	shared := &SharedMemory{mfs: mfs, file: mapped, path: path, info: info, data: data[:size:size]}
-	shared.lock.init(func() (uintptr, error) { return system.openLock(file.Fd(), path) })
-	return shared, nil
-}
-
-// oneFile is a filesystem that opens one file, which is open already. A MappedFile asks nothing
-// else of it.
-type oneFile struct {
-	absfs.FileSystem
-	file *os.File
-}
-
-func (o oneFile) OpenFile(string, int, os.FileMode) (absfs.File, error) { return o.file, nil }
 
 // Data returns the region. Stores are visible to other processes at once, without Sync. The
 // slice stays valid until Close, Remove, or Truncate of the MappedFile; after that an access
-// faults, for as long as the comment of MappedFile.Data says, and Data returns nil.
+// faults, for as long as the comment of MappedFile.Data says. Data then returns nil; after a
+// Truncate that leaves the file as long as the region it may return the region as it is now,
+// which is another slice. Grow and Refresh leave earlier slices valid: they show the same bytes.
 //
 // An access to the slice is the caller's own: if the file is truncated or its disk fails, the
 // program dies. View of the MappedFile is the safe form.
 func (sm *SharedMemory) Data() []byte {
-	if !sm.file.Mapped() {
-		return nil
+	for {
+		bytes := sm.bytes.Load()
+		if bytes.part.shows(bytes.data) {
+			return bytes.data
+		}
+		if data, known := sm.dataAnew(bytes); known {
+			return data
+		}
 	}
-	return sm.data
 }
 
-// Size returns the size of the region in bytes.
-func (sm *SharedMemory) Size() int64 { return int64(len(sm.data)) }
+// dataAnew returns the region when the map of bytes is gone. It does not know if others have found
+// that out.
+func (sm *SharedMemory) dataAnew(bytes *regionBytes) (data []byte, known bool) {
+	sm.resize.Lock()
+	defer sm.resize.Unlock()
+	if bytes != sm.bytes.Load() {
+		return nil, false
+	}
+	if !bytes.part.whole {
+		return nil, true
+	}
+	size := len(bytes.data)
+	if data = bytes.part.file.Data(); len(data) < size {
+		return nil, true
+	}
+	sm.bytes.Store(&regionBytes{bytes.part, data[:size:size]})
+	return data[:size:size], true
+}
 
-// Path returns the path that the region was created or opened with.
+// Size returns the size of the region in bytes, after Close and Truncate as before them.
+func (sm *SharedMemory) Size() int64 { return int64(len(sm.bytes.Load().data)) }
+
+// Path returns the path that the region was created or opened with. An anonymous region has one
+// that leads nowhere.
 func (sm *SharedMemory) Path() string { return sm.path }
+
+// Created reports whether the region was made by this handle: its file was not there, or was
+// empty. Of all handles on one region that are created at the same time it is true for one, which
+// may fill the region in. That may have failed half-way before, by a process that was killed: then
+// it is true for nobody.
+func (sm *SharedMemory) Created() bool { return sm.created }
+
+// File returns the region's open file, to pass to a child process by exec.Cmd.ExtraFiles (on
+// Windows by syscall.SysProcAttr.AdditionalInheritedHandles), which opens it with
+// SharedMemoryFromFile. It ends with Close of the region, and must not be closed otherwise.
+func (sm *SharedMemory) File() *os.File { return sm.descriptor }
 
 // MappedFile returns the file behind the region, for hints, View, and access by calls. What its
 // calls write and what is stored through Data is the same. Truncate on it ends the region.
@@ -391,7 +182,8 @@ func (sm *SharedMemory) MappedFile() *MappedFile { return sm.file }
 // Uint32 returns the four bytes at offset off as an atomic value that all processes share, in
 // the byte order of the processor. It is valid as long as the slice from Data; in a region
 // opened without writable it can be loaded, and a store is a fault. An offset that is not a
-// multiple of 4, or outside the region, gives ErrInvalidOffset.
+// multiple of 4, or outside the region, gives ErrInvalidOffset; after Truncate the error is
+// ErrNotMapped.
 func (sm *SharedMemory) Uint32(off int64) (*atomic.Uint32, error) {
 	address, err := sm.at(off, 4)
 	return (*atomic.Uint32)(address), sm.wrap("uint32", err)
@@ -413,75 +205,157 @@ func (sm *SharedMemory) Uint64(off int64) (*atomic.Uint64, error) {
 func (sm *SharedMemory) at(off, n int64) (unsafe.Pointer, error) {
 	data := sm.Data()
 	switch {
-	case data == nil:
+	case data == nil && isClosed(sm.closing):
 		return nil, fs.ErrClosed
-	case off < 0 || off > int64(len(data))-n:
-		return nil, fmt.Errorf("%w: %d bytes at %d of %d", ErrInvalidOffset, n, off, len(data))
-	case off%n != 0:
-		return nil, fmt.Errorf("%w: %d is not a multiple of %d", ErrInvalidOffset, off, n)
+	case data == nil:
+		return nil, sm.gone()
+	}
+	if err := checkWord(off, n, int64(len(data))); err != nil {
+		return nil, err
 	}
 	return unsafe.Pointer(&data[off]), nil
 }
 
+func checkWord(off, n, size int64) error {
+	switch {
+	case off < 0 || off > size-n:
+		return fmt.Errorf("%w: %d bytes at %d of %d", ErrInvalidOffset, n, off, size)
+	case off%n != 0:
+		return fmt.Errorf("%w: %d is not a multiple of %d", ErrInvalidOffset, off, n)
+	}
+	return nil
+}
+
+// gone says why there is no Data.
+func (sm *SharedMemory) gone() error {
+	if _, err := sm.file.Stat(); err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: the file was truncated", ErrNotMapped)
+}
+
 func (sm *SharedMemory) wrap(op string, err error) error { return wrapError(op, sm.path, err) }
 
-// Lock takes the region's lock for this handle alone and waits until it is to be had. The lock
-// is between all handles on the file, of this process and of others on the same machine, and
-// between the goroutines that use one handle. It is advisory: it keeps nobody from Data who does
-// not ask for it. It does not depend on the contents, and is given back by Unlock, by Close, and
-// by the system when the process ends, however that happens; the region is then as the process
-// has left it.
+// Grow makes the region size bytes long, and the file if it is shorter: see CreateSharedMemory for
+// its blocks, for other processes that do so, and for errors. Slices and atomic values from
+// before stay valid; Data gives the longer one. Other handles have it after Refresh. A size
+// below Size does nothing.
 //
-// It is the lock of flock(2), and of LockFileEx on Windows. A network filesystem may keep
-// processes of several machines apart by it, or nobody, or refuse it; NFS on Linux takes it as
-// a lock of fcntl(2), and Lock on a region opened without writable fails there.
-//
-// A lock is not reentrant and cannot be converted: Lock waits while this handle holds it, by
-// Lock or RLock, so that a goroutine that holds it and locks again waits for itself. No order
-// is promised: while others come and go with RLock, Lock may wait for long.
-//
-// Close ends the waiting with fs.ErrClosed. The system's own wait cannot be broken off: one
-// thread and one descriptor stay behind until the holder gives the lock back.
-func (sm *SharedMemory) Lock() error {
-	_, err := sm.lock.take(true, true)
-	return sm.wrap("lock", err)
+// A region opened without writable gives ErrWriteToReadOnlyMap, one of ModeCopyOnWrite
+// errors.ErrUnsupported. Close waits for a Grow until the system has done its part.
+func (sm *SharedMemory) Grow(size int64) error { return sm.wrap("grow", sm.grow(size)) }
+
+func (sm *SharedMemory) grow(size int64) error {
+	if err := checkRegionSize(size); err != nil {
+		return err
+	}
+	sm.resize.Lock()
+	defer sm.resize.Unlock()
+	switch {
+	case isClosed(sm.closing):
+		return fs.ErrClosed
+	case sm.mapping.Mode == ModeCopyOnWrite:
+		return errCopyOnWriteSize
+	case sm.flag == os.O_RDONLY:
+		return ErrWriteToReadOnlyMap
+	case size <= sm.Size():
+		return nil
+	}
+	lock, err := lockGrowth(sm.descriptor, sm.path, sm.closing)
+	if err != nil {
+		return err
+	}
+	info, err := sm.descriptor.Stat()
+	if err == nil {
+		err = growFile(sm.descriptor, sm.path, info.Size(), size, lock, sm.closing)
+	}
+	if err = join(err, lock.unlock()); err != nil {
+		return err
+	}
+	return sm.reachLocked(max(info.Size(), size), size)
 }
 
-// RLock is Lock for reading: any number of handles and goroutines may hold it so at a time, and
-// nobody then by Lock. Each RLock has its own Unlock.
-func (sm *SharedMemory) RLock() error {
-	_, err := sm.lock.take(false, true)
-	return sm.wrap("lock", err)
+// Refresh makes the region as long as its file is now, which another handle may have grown. If
+// that is growing just now Refresh waits for it: see OpenSharedMemory. Slices and atomic values
+// from before stay valid. A file shorter than the region gives ErrNotMapped, and a region of
+// ModeCopyOnWrite errors.ErrUnsupported.
+func (sm *SharedMemory) Refresh() error { return sm.wrap("refresh", sm.refresh()) }
+
+func (sm *SharedMemory) refresh() error {
+	sm.resize.Lock()
+	defer sm.resize.Unlock()
+	switch {
+	case isClosed(sm.closing):
+		return fs.ErrClosed
+	case sm.mapping.Mode == ModeCopyOnWrite:
+		return errCopyOnWriteSize
+	}
+	info, err := settledSize(sm.descriptor, sm.path, sm.closing)
+	switch {
+	case err != nil:
+		return err
+	case info.Size() < sm.Size():
+		return fmt.Errorf("%w: the file was truncated to %d bytes, and the region has %d", ErrNotMapped, info.Size(), sm.Size())
+	case info.Size() == sm.Size():
+		return nil
+	}
+	return sm.reachLocked(info.Size(), info.Size())
 }
 
-// TryLock is Lock without waiting: it reports false if somebody, this handle included, holds
-// the lock, or a Lock or RLock of this handle is waiting.
-func (sm *SharedMemory) TryLock() (bool, error) {
-	locked, err := sm.lock.take(true, false)
-	return locked, sm.wrap("lock", err)
+// reachLocked makes the region size bytes of the file's fileSize; the caller holds sm.resize.
+func (sm *SharedMemory) reachLocked(fileSize, size int64) error {
+	part := sm.bytes.Load().part
+	if part.whole {
+		data := part.file.Data()
+		if int64(len(data)) < size {
+			return sm.gone()
+		}
+		sm.bytes.Store(&regionBytes{part, data[:size:size]})
+		return nil
+	}
+	fd, err := sysDuplicate(sm.descriptor.Fd())
+	if err != nil {
+		return err
+	}
+	file := os.NewFile(fd, sm.descriptor.Name())
+	part, data, err := sm.mapPart(file, fileSize, size)
+	if err != nil {
+		file.Close()
+		return err
+	}
+	sm.later = append(sm.later, part)
+	sm.bytes.Store(&regionBytes{part, data})
+	return nil
 }
-
-// TryRLock is RLock without waiting: see TryLock.
-func (sm *SharedMemory) TryRLock() (bool, error) {
-	locked, err := sm.lock.take(false, false)
-	return locked, sm.wrap("lock", err)
-}
-
-// Unlock undoes one Lock or RLock, also from another goroutine than the one that locked. If
-// this handle does not hold the lock the error matches fs.ErrInvalid.
-func (sm *SharedMemory) Unlock() error { return sm.wrap("unlock", sm.lock.giveBack()) }
 
 // Sync makes the stores so far, of all processes, durable. They are visible without it. Windows
 // allows it only to a region opened with writable.
-func (sm *SharedMemory) Sync() error { return sm.file.Sync() }
+func (sm *SharedMemory) Sync() error {
+	err := sm.file.Sync()
+	sm.resize.Lock()
+	defer sm.resize.Unlock()
+	for _, part := range sm.later {
+		err = join(err, part.file.Sync())
+	}
+	return err
+}
 
-// Close takes the region, and the lock if it has it, away from this handle. The file stays, with
-// its contents, and other handles and processes go on. A SyncMode other than SyncNever makes
-// the contents durable first. The second Close gives fs.ErrClosed.
+// Close takes the region, and the lock if it has it, away from this handle, and ends what waits by
+// it with fs.ErrClosed. The file stays, with its contents, and other handles and processes go on.
+// A SyncMode other than SyncNever makes the contents durable first. The second Close gives
+// fs.ErrClosed.
 func (sm *SharedMemory) Close() error {
+	if !sm.sleepers.close(sm.closing) {
+		return sm.wrap("close", fs.ErrClosed)
+	}
+	sm.unmark()
 	lockErr := sm.lock.close()
-	err := sm.file.Close()
-	sm.mfs.Close()
+	sm.resize.Lock()
+	defer sm.resize.Unlock()
+	err := sm.regionPart.close()
+	for _, part := range sm.later {
+		err = join(err, part.close())
+	}
 	return join(err, sm.wrap("close", lockErr))
 }
 
@@ -489,11 +363,15 @@ func (sm *SharedMemory) Close() error {
 // Processes that have the region go on undisturbed; who creates it at the same path gets
 // another one. If the path has another file by now it stays, and the error matches
 // fs.ErrNotExist. Windows deletes no file that is open somewhere: the error says so, and the
-// last process to call Remove deletes it.
+// last process to call Remove deletes it. Of a region without a path (CreateAnonymousMemory,
+// SharedMemoryFromFile) nothing is deleted.
 func (sm *SharedMemory) Remove() error {
 	err := sm.Close()
 	if errors.Is(err, fs.ErrClosed) {
 		err = nil
+	}
+	if !sm.named {
+		return err
 	}
 	return join(err, removeSame(sm.path, sm.info))
 }

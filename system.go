@@ -56,6 +56,10 @@ var system = struct {
 	descriptorLimit func() (int64, error)
 	majorFaults     func() (int64, error)
 	filtered        func() (bool, error)
+	growthHeld      func(fd uintptr, directory string) (bool, error)
+	extend          func(fd uintptr, size int64) error
+	sleepOnWord     func(word *uint32, value uint32, longest time.Duration) error
+	wakeWord        func(word *uint32, n int32) (woken int, err error)
 }{
 	mapFile:      sysMap,
 	revoke:       sysRevoke,
@@ -88,6 +92,10 @@ var system = struct {
 	descriptorLimit: sysDescriptorLimit,
 	majorFaults:     sysMajorFaults,
 	filtered:        sysFiltered,
+	growthHeld:      sysGrowthHeld,
+	extend:          sysExtend,
+	sleepOnWord:     sysSleepOnWord,
+	wakeWord:        sysWakeWord,
 }
 
 // filtered reports whether a filter of system calls is set for the process (seccomp(2)). It may end

@@ -1,6 +1,6 @@
 // Command ipc measures two processes on one machine that send each other messages: through a
-// ring in shared memory, a pipe, a Unix socket, and TCP over the loopback interface. The second
-// process is the same program run again.
+// ring in shared memory (by looking again and again, and by sleeping), a pipe, a Unix socket, and
+// TCP over the loopback interface. The second process is the same program run again.
 package main
 
 import (
@@ -50,6 +50,7 @@ type result struct {
 	slowest    []float64 // 99 % of the round trips of a round took less, in nanoseconds
 	messages   []float64 // small ones per second, in one direction
 	throughput []float64 // MiB per second in large messages, in one direction
+	idle       []float64 // processor time of the other process while nothing happens, in percent
 }
 
 // measure lets the kinds of channel take turns, so that what slows the machine down for a while
@@ -89,7 +90,12 @@ func (r *result) measure(turn time.Duration, counts bool) error {
 	if err != nil {
 		return err
 	}
+	idle, err := idleTime(channel, turn)
+	if err != nil {
+		return err
+	}
 	if counts {
+		r.idle = append(r.idle, idle)
 		r.roundTrip = append(r.roundTrip, trips[len(trips)/2])
 		r.slowest = append(r.slowest, trips[len(trips)*99/100])
 		r.messages = append(r.messages, messages/small)
@@ -151,10 +157,32 @@ func oneWay(channel io.ReadWriter, size int, turn time.Duration) (perSecond floa
 	return float64(sent) * float64(size) / time.Since(start).Seconds(), nil
 }
 
+// idleTime returns the part of the time, in percent, for which the peer uses a processor while
+// it waits for a message that does not come.
+func idleTime(channel io.ReadWriter, turn time.Duration) (percent float64, err error) {
+	used := func() (uint64, error) {
+		answer := make([]byte, 8)
+		if err := order(channel, orderUsed, 0, 0); err != nil {
+			return 0, err
+		}
+		_, err := io.ReadFull(channel, answer)
+		return binary.LittleEndian.Uint64(answer), err
+	}
+	before, err := used()
+	if err != nil {
+		return 0, err
+	}
+	const turns = 3 // the questions take their time, too
+	time.Sleep(turns * turn)
+	after, err := used()
+	return float64(after-before) / float64(turns*turn.Nanoseconds()) * 100, err
+}
+
 // An order tells the peer what to do with the messages that follow.
 const (
 	orderEcho = iota // send each back
 	orderTake        // say at the end how many came in the right order
+	orderUsed        // say how much processor time it has used, in nanoseconds
 )
 
 func order(w io.Writer, what, count, size int) error {
@@ -192,8 +220,12 @@ func obey(channel io.ReadWriter) error {
 				}
 			}
 		}
-		if what == orderTake {
-			if _, err := channel.Write(binary.LittleEndian.AppendUint64(nil, inOrder)); err != nil {
+		answer := inOrder
+		if what == orderUsed {
+			answer = uint64(processorTime())
+		}
+		if what != orderEcho {
+			if _, err := channel.Write(binary.LittleEndian.AppendUint64(nil, answer)); err != nil {
 				return err
 			}
 		}
@@ -203,11 +235,11 @@ func obey(channel io.ReadWriter) error {
 func printTable(w io.Writer, results []*result) {
 	fmt.Fprintln(w, machine())
 	fmt.Fprintln(w)
-	fmt.Fprintln(w, "| | round trip, 64 B | 99 % take less than | messages of 64 B | messages of 64 KiB |")
-	fmt.Fprintln(w, "|---|--:|--:|--:|--:|")
+	fmt.Fprintln(w, "| | round trip, 64 B | 99 % take less than | messages of 64 B | messages of 64 KiB | processor when idle |")
+	fmt.Fprintln(w, "|---|--:|--:|--:|--:|--:|")
 	for _, r := range results {
-		fmt.Fprintf(w, "| %s | %.2f µs | %.2f µs | %.2f million/s | %.0f MiB/s |\n", r.kind,
-			median(r.roundTrip)/1000, median(r.slowest)/1000, median(r.messages)/1e6, median(r.throughput))
+		fmt.Fprintf(w, "| %s | %.2f µs | %.2f µs | %.2f million/s | %.0f MiB/s | %.1f %% |\n", r.kind,
+			median(r.roundTrip)/1000, median(r.slowest)/1000, median(r.messages)/1e6, median(r.throughput), median(r.idle))
 	}
 }
 

@@ -17,7 +17,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// Every kind of channel brings the messages, in their order and back, and the table has a row for it.
+// Every kind of channel brings the messages, in their order and back, and the table has a row
+// for it.
 func TestChannels(t *testing.T) {
 	results, err := measure(1, time.Millisecond)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -43,6 +44,7 @@ func run(interrupted context.Context, arguments []string, stdout, stderr io.Writ
 	processes := flags.Uint64("processes", 4, "")
 	raises := flags.Uint64("raises", 10_000_000, "")
 	worker := flags.Bool("worker", false, "") // be one of the processes
+	start := flags.Uint("start", 0, "")       // and begin when the start has another number
 	if err := flags.Parse(arguments); errors.Is(err, flag.ErrHelp) {
 		return 0
 	} else if err != nil {
@@ -55,7 +57,7 @@ func run(interrupted context.Context, arguments []string, stdout, stderr io.Writ
 
 	var err error
 	if *worker {
-		err = raise(interrupted, flags.Arg(0), *raises)
+		err = raise(interrupted, flags.Arg(0), uint32(*start), *raises)
 	} else {
 		err = count(interrupted, flags.Arg(0), *processes, *raises, stdout, stderr)
 	}
@@ -70,11 +72,17 @@ func run(interrupted context.Context, arguments []string, stdout, stderr io.Writ
 	return 0
 }
 
+// The counter is at the beginning of the region. Behind it is the number of starts so far.
+const (
+	startAt = 8
+	size    = 12
+)
+
 // open returns the counter in the file at path, which it makes if need be. Whichever process comes
 // first makes it; the others get the same. The counter can be used until the region is closed.
 func open(path string) (*memmapfs.SharedMemory, *atomic.Uint64, error) {
 	region, err := memmapfs.CreateSharedMemory(&memmapfs.SharedMemoryConfig{
-		Path: path, Size: 8, SyncMode: memmapfs.SyncLazy,
+		Path: path, Size: size, SyncMode: memmapfs.SyncLazy,
 	})
 	if err != nil {
 		return nil, nil, err
@@ -86,11 +94,17 @@ func open(path string) (*memmapfs.SharedMemory, *atomic.Uint64, error) {
 	return region, counter, nil
 }
 
-// raise is what each process does.
-func raise(interrupted context.Context, path string, raises uint64) error {
+// raise is what each process does. It sleeps until all are to begin: then the number of starts
+// is not the one that it was given.
+func raise(interrupted context.Context, path string, start uint32, raises uint64) error {
 	region, counter, err := open(path)
 	if err != nil {
 		return err
+	}
+	patience, cancel := context.WithTimeout(interrupted, 10*time.Second) // who would start it may have died
+	defer cancel()
+	if err := region.Wait(patience, startAt, start); err != nil {
+		return errors.Join(err, region.Close())
 	}
 	for number := range raises {
 		if number%(1<<16) == 0 && interrupted.Err() != nil {
@@ -121,17 +135,20 @@ func count(interrupted context.Context, path string, processes, raises uint64, s
 		return err
 	}
 
+	starts, err := region.Uint32(startAt)
+	if err != nil {
+		return err
+	}
 	before, start := counter.Load(), time.Now()
-	ended := make(chan error)
+	ended := make(chan error, processes)
 	for range processes {
-		process := exec.CommandContext(interrupted, program, "-worker", "-raises", strconv.FormatUint(raises, 10), path)
-		go func() {
-			output, err := process.CombinedOutput()
-			if err != nil {
-				err = fmt.Errorf("a process has failed: %w\n%s", err, output)
-			}
-			ended <- err
-		}()
+		process := exec.CommandContext(interrupted, program, "-worker",
+			"-start", strconv.FormatUint(uint64(starts.Load()), 10), "-raises", strconv.FormatUint(raises, 10), path)
+		go func() { ended <- runProcess(process) }()
+	}
+	starts.Add(1)
+	if _, err := region.Wake(startAt, math.MaxInt); err != nil {
+		return err
 	}
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -155,6 +172,14 @@ func count(interrupted context.Context, path string, processes, raises uint64, s
 	}
 	_, err = fmt.Fprintf(stdout, "%d processes raised the counter from %d to %d in %.2f s\n",
 		processes, before, after, time.Since(start).Seconds())
+	return err
+}
+
+func runProcess(process *exec.Cmd) error {
+	output, err := process.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("a process has failed: %w\n%s", err, output)
+	}
 	return err
 }
 
