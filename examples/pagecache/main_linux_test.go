@@ -52,14 +52,14 @@ func TestFincore(t *testing.T) {
 	}
 }
 
-// Tens of thousands of files and a file larger than any memory take a few megabytes, and so does touching
+// Thousands of files and a file larger than any memory take a few megabytes, and so does touching
 // what is in memory already.
 func TestMemoryUse(t *testing.T) {
 	needAnswers(t)
 	t.Parallel()
-	files := 20_000
+	files := 5_000
 	if testing.Short() {
-		files = 2_000
+		files = 1_000
 	}
 	directory := t.TempDir()
 	for i := range files {
