@@ -11,10 +11,11 @@ import (
 // touchBytes are brought in between two looks at the clock.
 const touchBytes = 16 << 20
 
-// act does what the options say with all files, and returns what it has done. Errors with single files
-// are one error, which has the first of them.
+// act does what the options say with all files, and returns what it has done. Errors with single
+// files are one error, which has the first of them.
 func (c *cache) act(interrupted context.Context, o *options, progress func(string)) (did string, err error) {
-	// do returns how many bytes it has brought in, kept or dropped. It calls step while that goes on.
+	// do returns how many bytes it has brought in, kept or dropped. It calls step while that goes
+	// on.
 	var do func(path string, size int64, step func(bytes int64)) (bytes int64, err error)
 	switch {
 	case o.lock:
@@ -87,8 +88,8 @@ func (c *cache) touch(interrupted context.Context) func(string, int64, func(int6
 	}
 }
 
-// evict drops a file from memory, and returns how much of it was there and is no longer, as far as the
-// system tells.
+// evict drops a file from memory, and returns how much of it was there and is no longer, as far
+// as the system tells.
 func (c *cache) evict(path string, _ int64, _ func(int64)) (int64, error) {
 	before, after := file{path: path}, file{path: path}
 	if err := errors.Join(c.ask(&before), evict(path), c.ask(&after)); err != nil {

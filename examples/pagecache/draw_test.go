@@ -22,8 +22,8 @@ func mustBeXML(t *testing.T, picture []byte) {
 	}
 }
 
-// However long it goes on and however many files come and go, the history stays small, and it has the
-// whole time.
+// However long it goes on and however many files come and go, the history stays small, and it has
+// the whole time.
 func TestHistoryStaysSmall(t *testing.T) {
 	start := time.Date(2025, 3, 1, 0, 0, 0, 0, time.UTC)
 	h := new(history)

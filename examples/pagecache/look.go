@@ -173,8 +173,8 @@ func (c *cache) open(path string) (*memmapfs.MappedFile, error) {
 	return opened.(*memmapfs.MappedFile), nil // what memmapfs opens always is one
 }
 
-// walk calls visit for every regular file at and below the paths, once for each, and fail for each
-// error, of visit too.
+// walk calls visit for every regular file at and below the paths, once for each, and fail for
+// each error, of visit too.
 func (c *cache) walk(interrupted context.Context, fail func(error), visit func(path string, info fs.FileInfo) error) {
 	visited := make(map[identity]bool) // files that may be met again
 	for _, root := range c.paths {
@@ -183,7 +183,7 @@ func (c *cache) walk(interrupted context.Context, fail func(error), visit func(p
 			fail(err)
 			continue
 		}
-		filepath.WalkDir(resolved, func(path string, entry fs.DirEntry, err error) error {
+		err = filepath.WalkDir(resolved, func(path string, entry fs.DirEntry, err error) error {
 			if interrupted.Err() != nil {
 				return fs.SkipAll
 			}
@@ -211,5 +211,8 @@ func (c *cache) walk(interrupted context.Context, fail func(error), visit func(p
 			}
 			return nil
 		})
+		if err != nil {
+			fail(err)
+		}
 	}
 }

@@ -103,8 +103,11 @@ func run(interrupted context.Context, arguments []string, stdout, stderr io.Writ
 	if err != nil {
 		fmt.Fprintln(stderr, "pagecache:", err)
 	}
-	if interrupted.Err() != nil {
+	switch {
+	case interrupted.Err() != nil:
 		return exitInterrupted
+	case err != nil && o.lock:
+		return exitFailure // rather than stay with a part of the files
 	}
 	known, err := watch(interrupted, c, o, stdout, stderr)
 	switch {
@@ -119,8 +122,8 @@ func run(interrupted context.Context, arguments []string, stdout, stderr io.Writ
 	return 0
 }
 
-// watch looks at the files and prints what it sees, once or, as the options say, until interrupted.
-// It reports whether everything is known of them.
+// watch looks at the files and prints what it sees, once or, as the options say, until
+// interrupted. It reports whether everything is known of them.
 func watch(interrupted context.Context, c *cache, o *options, stdout, stderr io.Writer) (known bool, err error) {
 	seen := new(history)
 	for known = true; ; {
@@ -173,8 +176,8 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// progressOn returns a function that shows on a terminal what goes on, in a line that an empty text clears.
-// On other writers it shows nothing.
+// progressOn returns a function that shows on a terminal what goes on, in a line that an empty
+// text clears. On other writers it shows nothing.
 func progressOn(w io.Writer) func(text string) {
 	if !isTerminal(w) {
 		return func(string) {}

@@ -41,8 +41,8 @@ func makeFile(t *testing.T, path string, size int) string {
 	return path
 }
 
-// needAnswers skips the test where the system does not tell what is in memory, after checking that the
-// program says so.
+// needAnswers skips the test where the system does not tell what is in memory, after checking
+// that the program says so.
 func needAnswers(t *testing.T) {
 	t.Helper()
 	path := makeFile(t, filepath.Join(t.TempDir(), "file"), 1)

@@ -38,9 +38,9 @@ type drawing struct {
 	top   float64 // of the first
 }
 
-// svg draws the history: above, how much is in memory of all files, below, a band for each file. A band's
-// columns are moments, and its rows the parts of the file from its start to its end. A single moment has
-// no time to draw, so there the parts are the columns.
+// svg draws the history: above, how much is in memory of all files, below, a band for each file.
+// A band's columns are moments, and its rows the parts of the file from its start to its end. A
+// single moment has no time to draw, so there the parts are the columns.
 func (h *history) svg() []byte {
 	d := &drawing{h: h, bands: h.sorted()}
 	d.band = min(max(432/float64(max(len(d.bands), 1)), 18), 192)

@@ -70,8 +70,8 @@ func (f *follower) poll() (more bool, err error) {
 	return more, err
 }
 
-// reopen looks whether another file has the path now. The one before stays open: its writer may not have
-// noticed.
+// reopen looks whether another file has the path now. The one before stays open: its writer may
+// not have noticed.
 func (f *follower) reopen() error {
 	info, err := os.Stat(f.path)
 	if err == nil && f.current != nil && os.SameFile(f.current.identity, info) {
@@ -113,7 +113,8 @@ func (f *follower) drainPrevious() error {
 // drain writes what is behind the place of s, and reports whether it has left something.
 func (f *follower) drain(s *stream) (more bool, err error) {
 	for range 256 {
-		// The size first: what is read behind the end is not the file's, even if it has grown by then.
+		// The size first: what is read behind the end is not the file's, even if it has grown by
+		// then.
 		info, err := s.file.Stat()
 		if err != nil {
 			return false, err
@@ -128,8 +129,8 @@ func (f *follower) drain(s *stream) (more bool, err error) {
 				return false, err
 			}
 		}
-		// Only now is it known whether the bytes are those behind the place. If the file was cut before they
-		// were read, it is shorter, or has others before them.
+		// Only now is it known whether the bytes are those behind the place. If the file was cut
+		// before they were read, it is shorter, or has others before them.
 		same, whole, err := s.in(s.file)
 		if err != nil {
 			return false, err
@@ -151,8 +152,8 @@ func (f *follower) drain(s *stream) (more bool, err error) {
 	return true, nil
 }
 
-// pass writes b and moves the place behind it. Zeros at the start of a file are not written: a writer
-// that does not append leaves them when the file is cut before its position.
+// pass writes b and moves the place behind it. Zeros at the start of a file are not written: a
+// writer that does not append leaves them when the file is cut before its position.
 func (f *follower) pass(s *stream, b []byte) error {
 	s.last = time.Now()
 	text := b
@@ -169,7 +170,8 @@ func (f *follower) pass(s *stream, b []byte) error {
 	return nil
 }
 
-// writeCopied writes what s had behind its place when it was cut, from the copy that was made before.
+// writeCopied writes what s had behind its place when it was cut, from the copy that was made
+// before.
 func (f *follower) writeCopied(s *stream) error {
 	copied, err := f.findCopy(s)
 	if err != nil {
@@ -195,7 +197,8 @@ func (f *follower) writeCopied(s *stream) error {
 	}
 }
 
-// findCopy returns the newest file beside that of s that has the same contents, or nil if there is none.
+// findCopy returns the newest file beside that of s that has the same contents, or nil if there
+// is none.
 func (f *follower) findCopy(s *stream) (file, error) {
 	directory, base := filepath.Split(f.path)
 	entries, err := os.ReadDir(filepath.Clean(directory))

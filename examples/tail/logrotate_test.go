@@ -18,7 +18,8 @@ import (
 // logrotateRounds is how often logrotate rotates the log in a test.
 const logrotateRounds = 12
 
-// needLogrotate returns a function that calls logrotate for the log at path with the directives given.
+// needLogrotate returns a function that calls logrotate for the log at path with the directives
+// given.
 func needLogrotate(t *testing.T, path, directives string) (rotate func()) {
 	t.Helper()
 	program, err := exec.LookPath("logrotate")
@@ -46,9 +47,9 @@ func needLogrotate(t *testing.T, path, directives string) (rotate func()) {
 	}
 }
 
-// rotateWhileLogged has the log written, followed and rotated at the same time. A rotation waits until the
-// follower has seen a line of the file that is rotated. A writer that reopens the log does so when another file
-// has its name.
+// rotateWhileLogged has the log written, followed and rotated at the same time. A rotation waits
+// until the follower has seen a line of the file that is rotated. A writer that reopens the log
+// does so when another file has its name.
 func rotateWhileLogged(t *testing.T, l *logger, rotate func(), reopen bool) *tailed {
 	t.Helper()
 	f := tail(t, l)
@@ -115,8 +116,8 @@ func TestLogrotateRenames(t *testing.T) {
 	f.mustHave(l)
 }
 
-// With copytruncate everything that the rotation has kept is shown, once, in its order and whole. What was
-// logged between copying and cutting is in no file; it may have been seen.
+// With copytruncate everything that the rotation has kept is shown, once, in its order and whole.
+// What was logged between copying and cutting is in no file; it may have been seen.
 func TestLogrotateCopyTruncates(t *testing.T) {
 	l := newLogger(t)
 	f := rotateWhileLogged(t, l, needLogrotate(t, l.path, " copytruncate"), false)

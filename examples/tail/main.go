@@ -1,11 +1,12 @@
-// Tail shows the last lines of log files, and then what is logged, across the rotation of the logs.
+// Tail shows the last lines of log files, and then what is logged, across the rotation of the
+// logs.
 //
 // The logs are read through mapped files, whose reads give what the file's own would give while
 // others write to it, cut it and put others in its place. A log that was renamed is read to its
 // end before the next one, and for a minute more. A log that was copied and cut (copytruncate of
 // logrotate) is known by its first and last bytes, and what was not read yet is read from the
-// copy beside it. Nothing is lost, doubled or shown as zeros but for what the rotation loses: what is
-// logged between copying and cutting, and more than one rotation between two looks.
+// copy beside it. Nothing is lost, doubled or shown as zeros but for what the rotation loses:
+// what is logged between copying and cutting, and more than one rotation between two looks.
 //
 // It looks instead of waiting for inotify(7), which does not hear of stores into maps.
 package main

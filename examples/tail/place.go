@@ -8,8 +8,8 @@ import (
 // rememberedBytes are kept of what was passed: the first and the last ones.
 const rememberedBytes = 4 << 10
 
-// place is how far a file was read, and by what the file can be known again. The size does not tell that
-// a log was cut: it may have grown past the place since.
+// place is how far a file was read, and by what the file can be known again. The size does not
+// tell that a log was cut: it may have grown past the place since.
 type place struct {
 	offset int64
 	head   []byte // the first bytes of the file
@@ -42,8 +42,8 @@ func (p *place) pass(b []byte) {
 	p.offset += int64(len(b))
 }
 
-// in reports whether file has the bytes that were passed, as far as it reaches, and whether it reaches to the
-// place.
+// in reports whether file has the bytes that were passed, as far as it reaches, and whether it
+// reaches to the place.
 func (p *place) in(file io.ReaderAt) (same, whole bool, err error) {
 	begins, _, err := hasAt(file, 0, p.head)
 	if err != nil || !begins {
@@ -53,7 +53,8 @@ func (p *place) in(file io.ReaderAt) (same, whole bool, err error) {
 	return ends, whole, err
 }
 
-// hasAt reports whether file has wanted at offset, as far as it reaches, and whether it reaches so far.
+// hasAt reports whether file has wanted at offset, as far as it reaches, and whether it reaches
+// so far.
 func hasAt(file io.ReaderAt, offset int64, wanted []byte) (has, whole bool, err error) {
 	got := make([]byte, len(wanted))
 	n, err := file.ReadAt(got, offset)

@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// A file is known by its first bytes and by those before the place, in whatever parts they were passed.
+// A file is known by its first bytes and by those before the place, in whatever parts they were
+// passed.
 func TestPlace(t *testing.T) {
 	banner := strings.Repeat("the same banner\n", 1000)
 	for _, step := range []int{1, 100, rememberedBytes, 1 << 20} {

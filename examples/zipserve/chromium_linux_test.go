@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// browser is a Chromium that is driven through pipes, by the DevTools protocol: messages of JSON, with a
-// zero byte after each.
+// browser is a Chromium that is driven through pipes, by the DevTools protocol: messages of JSON,
+// with a zero byte after each.
 type browser struct {
 	t       *testing.T
 	write   *os.File
@@ -23,7 +23,8 @@ type browser struct {
 	session string // of its one page
 }
 
-// startBrowser starts Chromium with no network but loopback. It skips the test where there is none.
+// startBrowser starts Chromium with no network but loopback. It skips the test where there is
+// none.
 func startBrowser(t *testing.T) *browser {
 	t.Helper()
 	program, err := exec.LookPath("chromium")
@@ -142,8 +143,8 @@ func (b *browser) wait(expression, wanted string) {
 	}
 }
 
-// In a browser without a network the page shows the numbers, they rise with the load, and it says when the
-// server is gone.
+// In a browser without a network the page shows the numbers, they rise with the load, and it says
+// when the server is gone.
 func TestPageInBrowser(t *testing.T) {
 	b := startBrowser(t)
 	path, _ := makeArchive(t)

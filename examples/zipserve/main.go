@@ -40,8 +40,8 @@ func main() {
 	os.Exit(run(interrupted, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is main with its surroundings as arguments. It serves until interrupted is done, and returns the
-// exit status.
+// run is main with its surroundings as arguments. It serves until interrupted is done, and
+// returns the exit status.
 func run(interrupted context.Context, arguments []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("zipserve", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -82,7 +82,7 @@ func serve(interrupted context.Context, path, address string, stats bool, stdout
 	if stats {
 		text += fmt.Sprintf("numbers at http://%s/debug/stats\n", listener.Addr())
 	}
-	io.WriteString(stdout, text)
+	fmt.Fprint(stdout, text)
 
 	service := &service{archive: archive, interval: 400 * time.Millisecond}
 	server := &http.Server{

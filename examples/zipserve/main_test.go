@@ -60,8 +60,8 @@ func makeArchive(t *testing.T) (path string, files map[string][]byte) {
 	return path, files
 }
 
-// Whole files, ranges, directories and what is missing are answered as http.FileServer does it for
-// plain files.
+// Whole files, ranges, directories and what is missing are answered as http.FileServer does it
+// for plain files.
 func TestAnswers(t *testing.T) {
 	path, files := makeArchive(t)
 	archive, err := open(path)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	_ "embed"
 	"encoding/json"
 	"expvar"
@@ -28,7 +29,8 @@ type service struct {
 // served is the service whose numbers are published.
 var served atomic.Pointer[service]
 
-// A name can be published once in a program, and for good. MemMapFS.Stats marshals to JSON as it is.
+// A name can be published once in a program, and for good. MemMapFS.Stats marshals to JSON as it
+// is.
 func init() {
 	expvar.Publish("zipserve", expvar.Func(func() any {
 		if s := served.Load(); s != nil {
@@ -73,14 +75,15 @@ func (s *service) handler(stats bool) http.Handler {
 	return mux
 }
 
-func (s *service) page(w http.ResponseWriter, _ *http.Request) {
+func (s *service) page(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Content-Security-Policy",
 		"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:")
-	w.Write(statsPage)
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(statsPage))
 }
 
-// events sends the numbers again and again, as server-sent events, until the reader goes or the server ends.
+// events sends the numbers again and again, as server-sent events, until the reader goes or the
+// server ends.
 func (s *service) events(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
