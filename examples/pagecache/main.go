@@ -96,7 +96,7 @@ func run(interrupted context.Context, arguments []string, stdout, stderr io.Writ
 	c := &cache{filesystem: filesystem, paths: paths, top: o.top, order: orders[o.sort]}
 	defer c.unlock()
 	did, err := c.act(interrupted, o, progressOn(stderr))
-	if did != "" {
+	if did != "" && (err == nil || !o.lock) {
 		fmt.Fprintln(stderr, did)
 	}
 	complete := err == nil

@@ -137,6 +137,11 @@ func open(path string) (_ *archive, err error) {
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			file.Close()
+		}
+	}()
 	info, err := file.Stat()
 	if err != nil {
 		return nil, err
