@@ -4,6 +4,9 @@
 // request for a range reads that range and nothing else, and nothing checks their checksum.
 // Files that are compressed are decompressed for each request up to the end of the range,
 // because that is the only way to it.
+//
+// What MemMapFS.Stats counts is published by expvar at /debug/vars, and shown as it moves at
+// /debug/stats, a page that needs no other server.
 package main
 
 import (
@@ -37,15 +40,17 @@ func main() {
 	os.Exit(run(interrupted, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is main with its surroundings as arguments. It serves until interrupted is done, and returns the
-// exit status.
+// run is main with its surroundings as arguments. It serves until interrupted is done, and
+// returns the exit status.
 func run(interrupted context.Context, arguments []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("zipserve", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() {
-		fmt.Fprint(stderr, "usage: zipserve [-listen HOST:PORT] ARCHIVE\nIt serves on 127.0.0.1:8080, or where -listen says, until it is interrupted.\n")
+		fmt.Fprint(stderr, "usage: zipserve [flags] ARCHIVE\n\nIt serves the files in ARCHIVE until it is interrupted.\n\n")
+		flags.PrintDefaults()
 	}
-	listen := flags.String("listen", "127.0.0.1:8080", "")
+	listen := flags.String("listen", "127.0.0.1:8080", "serve at this `HOST:PORT`")
+	stats := flags.Bool("stats", true, "serve numbers to everybody too: a page at /debug/stats, and expvar's /debug/vars")
 	if err := flags.Parse(arguments); errors.Is(err, flag.ErrHelp) {
 		return 0
 	} else if err != nil {
@@ -55,15 +60,15 @@ func run(interrupted context.Context, arguments []string, stdout, stderr io.Writ
 		flags.Usage()
 		return exitUsage
 	}
-	if err := serve(interrupted, flags.Arg(0), *listen, stdout); err != nil {
+	if err := serve(interrupted, flags.Arg(0), *listen, *stats, stdout); err != nil {
 		fmt.Fprintln(stderr, "zipserve:", err)
 		return exitFailure
 	}
 	return 0
 }
 
-// serve serves the archive at path until interrupted is done.
-func serve(interrupted context.Context, path, address string, stdout io.Writer) error {
+// serve serves the archive at path, and with stats the numbers, until interrupted is done.
+func serve(interrupted context.Context, path, address string, stats bool, stdout io.Writer) error {
 	archive, err := open(path)
 	if err != nil {
 		return err
@@ -73,9 +78,18 @@ func serve(interrupted context.Context, path, address string, stdout io.Writer) 
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "%d files of %s at http://%s/\n", len(archive.members), path, listener.Addr())
+	text := fmt.Sprintf("%d files of %s at http://%s/\n", len(archive.members), path, listener.Addr())
+	if stats {
+		text += fmt.Sprintf("numbers at http://%s/debug/stats\n", listener.Addr())
+	}
+	fmt.Fprint(stdout, text)
 
-	server := &http.Server{Handler: http.FileServer(http.FS(archive)), ReadHeaderTimeout: 10 * time.Second}
+	service := &service{archive: archive, interval: 400 * time.Millisecond}
+	server := &http.Server{
+		Handler:           service.handler(stats),
+		ReadHeaderTimeout: 10 * time.Second,
+		BaseContext:       func(net.Listener) context.Context { return interrupted }, // ends what has no end
+	}
 	stopped := make(chan error, 1)
 	go func() {
 		<-interrupted.Done()
@@ -123,6 +137,11 @@ func open(path string) (_ *archive, err error) {
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			file.Close()
+		}
+	}()
 	info, err := file.Stat()
 	if err != nil {
 		return nil, err

@@ -60,8 +60,8 @@ func makeArchive(t *testing.T) (path string, files map[string][]byte) {
 	return path, files
 }
 
-// Whole files, ranges, directories and what is missing are answered as http.FileServer does it for
-// plain files.
+// Whole files, ranges, directories and what is missing are answered as http.FileServer does it
+// for plain files.
 func TestAnswers(t *testing.T) {
 	path, files := makeArchive(t)
 	archive, err := open(path)
@@ -146,11 +146,17 @@ func (c *countingReader) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// The program serves over TCP and ends when it is interrupted.
-func TestServe(t *testing.T) {
+// needNetwork skips the test on a system without a network.
+func needNetwork(t *testing.T) {
+	t.Helper()
 	if runtime.GOOS == "js" || runtime.GOOS == "wasip1" {
 		t.Skip("this system has no network")
 	}
+}
+
+// The program serves over TCP and ends when it is interrupted.
+func TestServe(t *testing.T) {
+	needNetwork(t)
 	path, files := makeArchive(t)
 	interrupted, interrupt := context.WithCancel(context.Background())
 	defer interrupt()
