@@ -104,24 +104,24 @@ func (p MappingPolicy) String() string {
 // windows of DefaultWindowSize, every write durable on return. New copies it, so later
 // changes have no effect.
 //
-// No field changes what a file holds, but for ModeCopyOnWrite, which keeps writes out of it. Where nothing is
-// mapped (see README.md) only SyncMode, SyncInterval, OnSyncError and RequireMapping have an effect, and
-// Mode on writes.
+// No field changes what a file holds, but for ModeCopyOnWrite, which keeps writes out of it.
+// Where nothing is mapped (see README.md) only SyncMode, SyncInterval, OnSyncError and
+// RequireMapping have an effect, and Mode on writes.
 //
 //	field           zero value        unit      effect, and where
-//	Mode            ModeReadOnly                all systems; ModeExecute may be refused by the system's policy
+//	Mode            ModeReadOnly                all systems; ModeExecute as the system allows
 //	Mapping         MapAuto                     where files are mapped
 //	SyncMode        SyncImmediate               all systems
 //	SyncInterval    5 seconds         time      all systems, with SyncPeriodic
 //	OnSyncError     nil                         all systems, for flushes in the background
-//	MapFullFile     false                       where files are mapped, and as far as the address space reaches
+//	MapFullFile     false                       where files are mapped and the addresses suffice
 //	WindowSize      1 GiB             bytes     where files are mapped, without MapFullFile
 //	MaxWindows      64                windows   where files are mapped, without MapFullFile
-//	RequireMapping  false                       all systems; where nothing is mapped every open of a file fails
+//	RequireMapping  false                       all systems; without maps every open fails
 //	ColdReads       false                       where files are mapped, but on Windows
-//	Preload         false                       where files are mapped; what is read then is the system's choice
+//	Preload         false                       where files are mapped; the system chooses how much
 //	PreloadAsync    false                       where files are mapped
-//	PopulatePages   false                       where files are mapped; the page table is filled on Linux 5.14
+//	PopulatePages   false                       where files are mapped; page tables on Linux 5.14
 //	UseHugePages    false                       Linux
 //	LockPages       false                       where files are mapped, within RLIMIT_MEMLOCK
 //	MapSync         false                       Linux, files on DAX, ModeReadWrite
@@ -173,15 +173,17 @@ type Config struct {
 	// cannot be mapped. Default: false, such a file works through the wrapped file.
 	RequireMapping bool
 
-	// ColdReads lets reads touch mapped pages that are not known to be in memory, as other libraries
-	// do. Where all files are in memory that saves the questions about it. Where one is not, the page
-	// fault stops a thread of the Go scheduler for as long as the disk takes. Default: false, such a
-	// page is read through the file, whose wait the scheduler knows of. It has no effect in
-	// ModeCopyOnWrite, nor on Windows, where what is mapped is always read through the map.
+	// ColdReads lets reads touch mapped pages that are not known to be in memory, as other
+	// libraries do. Where all files are in memory that saves the questions about it. Where one
+	// is not, the page fault stops a thread of the Go scheduler for as long as the disk takes.
+	// Default: false, such a page is read through the file, whose wait the scheduler knows of.
+	// It has no effect in ModeCopyOnWrite, nor on Windows, where what is mapped is always read
+	// through the map.
 	ColdReads bool
 
-	// Preload maps a file when it is opened and asks the system to start reading it
-	// in, the first 64 MiB of it, without waiting for that (AdviseWillNeed). Default: false. It has no effect on files that cannot be mapped.
+	// Preload maps a file when it is opened and asks the system to start reading it in, the
+	// first 64 MiB of it, without waiting for that (AdviseWillNeed). Default: false. It has no
+	// effect on files that cannot be mapped.
 	Preload bool
 
 	// PreloadAsync reads a file in, in the background, after the open has returned: what Prefetch
@@ -190,42 +192,39 @@ type Config struct {
 	// mapped.
 	PreloadAsync bool
 
-	// PopulatePages maps a file when it is opened and reads it in before the open
-	// returns, so that no later access waits for the disk; on Linux (5.14) it fills the page table too,
-	// so that none has a page fault either. Default: false. With windows it reads in each window when it
-	// is mapped. It has no effect on files that cannot be mapped.
+	// PopulatePages maps a file when it is opened and reads it in before the open returns, so
+	// that no later access waits for the disk; on Linux (5.14) it fills the page table too, so
+	// that none has a page fault either. Default: false. With windows it reads in each window
+	// when it is mapped. It has no effect on files that cannot be mapped.
 	PopulatePages bool
 
-	// UseHugePages asks for large pages where the system can back a file with them: maps of 2 MiB
-	// and more are aligned to 2 MiB, and advised (MADV_HUGEPAGE) before their pages are read in. It is
-	// a hint and never an error. Default: false. It has an effect on Linux; Windows has
-	// no large pages for maps of files.
-	//
-	// Seen to help: a file of a tmpfs mounted with huge=advise gets large pages, when its bytes are first
-	// stored through the map, and a file on ext4 that was not in the page cache gets them for all of
-	// its pages, when PopulatePages, Prefetch or PreloadAsync read it in. Without the option the
-	// readahead of ext4 comes to 92 percent of that by itself. Not seen to help: a file that is in the page cache
-	// in small pages stays there so; one on a tmpfs without the mount option, too. A file of hugetlbfs
-	// has nothing else than large pages, with the option and without. BenchmarkHugePages measures it.
+	// UseHugePages asks for large pages where the system can back a file with them: maps of 2
+	// MiB and more are aligned to 2 MiB, and advised (MADV_HUGEPAGE) before their pages are
+	// read in. It is a hint and never an error. Default: false. It has an effect on Linux;
+	// Windows has no large pages for maps of files. When it helps is told in
+	// docs/PERFORMANCE.md.
 	UseHugePages bool
 
-	// LockPages keeps mapped pages in memory (LockMemory of each map as a whole). A file that can be mapped
-	// is mapped when it is opened, and the open fails, with an error that says what to try, if the system
-	// does not allow so much to be locked; later maps that cannot be locked are not made, and calls go to the file.
-	// Default: false. It has no effect on files that cannot be mapped.
+	// LockPages keeps mapped pages in memory (LockMemory of each map as a whole). A file that
+	// can be mapped is mapped when it is opened, and the open fails, with an error that says
+	// what to try, if the system does not allow so much to be locked; later maps that cannot be
+	// locked are not made, and calls go to the file. Default: false. It has no effect on files
+	// that cannot be mapped.
 	LockPages bool
 
-	// MapSync maps files on storage that is addressed as memory (DAX) so that a page is only stored to when
-	// the filesystem could find it after a power cut (MAP_SYNC). A program that flushes the processor's
-	// caches itself can then do without Sync; the promises of Sync and SyncMode need no such program and do not
-	// change. Default: false. It has an effect on writable maps of ModeReadWrite, on Linux, on files on
-	// DAX; elsewhere files are mapped as without it.
+	// MapSync maps files on storage that is addressed as memory (DAX) so that a page is only
+	// stored to when the filesystem could find it after a power cut (MAP_SYNC). A program that
+	// flushes the processor's caches itself can then do without Sync; the promises of Sync and
+	// SyncMode need no such program and do not change. Default: false. It has an effect on
+	// writable maps of ModeReadWrite, on Linux, on files on DAX; elsewhere files are mapped as
+	// without it.
 	MapSync bool
 
-	// NoCache keeps what goes through the wrapped file out of the system's cache (F_NOCACHE). What is mapped is in
-	// the cache all the same. Default: false. It has an effect on macOS, on files that offer their descriptor
-	// (SyscallConn or Fd; the files of osfs 1.0.0 do not). Windows has no such thing for files that are mapped:
-	// what FILE_FLAG_NO_BUFFERING does is for reads and writes of whole sectors, and not for maps.
+	// NoCache keeps what goes through the wrapped file out of the system's cache (F_NOCACHE).
+	// What is mapped is in the cache all the same. Default: false. It has an effect on macOS,
+	// on files that offer their descriptor (SyscallConn or Fd; the files of osfs 1.0.0 do not).
+	// Windows has no such thing for files that are mapped: what FILE_FLAG_NO_BUFFERING does is
+	// for reads and writes of whole sectors, and not for maps.
 	NoCache bool
 }
 

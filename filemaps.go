@@ -238,6 +238,18 @@ func (f *fileMaps) writeHead(p []byte, off int64) (head int) {
 	return head
 }
 
+// writeThrough writes through the wrapped file.
+func (f *fileMaps) writeThrough(p []byte, off int64) (int, error) {
+	f.demand.note(len(p))
+	f.countWrite(off)
+	term := f.beginWrite()
+	n, err := f.file.WriteAt(p, off)
+	if n > 0 {
+		f.learnWritten(off, n, term)
+	}
+	return n, err
+}
+
 // beginWrite returns the term in which a write through the wrapped file begins, for learnWritten.
 func (f *fileMaps) beginWrite() uint64 {
 	f.terms.Lock()

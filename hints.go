@@ -9,8 +9,6 @@ import (
 	"syscall"
 )
 
-const unsupportedAdvice = -1
-
 // hint is an advice that holds for later maps of a range, too. Of one kind, no two overlap.
 type hint struct {
 	byteRange

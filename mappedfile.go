@@ -234,7 +234,7 @@ func (f *MappedFile) writeAt(p []byte, off int64) (n int, err error) {
 		head = f.maps.writeHead(p, off)
 	}
 	if head < len(p) {
-		n, err = f.writeRest(p[head:], off+int64(head))
+		n, err = f.maps.writeThrough(p[head:], off+int64(head))
 	}
 	if head+n == 0 {
 		return 0, err
@@ -246,18 +246,6 @@ func (f *MappedFile) writeAt(p []byte, off int64) (n int, err error) {
 		}
 	}
 	return head + n, join(err, f.unsynced.wrote(off, head+n))
-}
-
-// writeRest writes through the wrapped file.
-func (f *MappedFile) writeRest(p []byte, off int64) (int, error) {
-	f.maps.demand.note(len(p))
-	f.maps.countWrite(off)
-	term := f.maps.beginWrite()
-	n, err := f.maps.file.WriteAt(p, off)
-	if n > 0 {
-		f.maps.learnWritten(off, n, term)
-	}
-	return n, err
 }
 
 // writable returns the error with which a write is refused whatever its range is. The wrapped

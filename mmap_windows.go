@@ -269,3 +269,23 @@ func sysFilesystem(fd uintptr) (kind int, name string, err error) {
 func sysIsDescriptorShortage(err error) bool { return errors.Is(err, win.ERROR_TOO_MANY_OPEN_FILES) }
 
 func sysDescriptorLimit() (int64, error) { return 0, errors.ErrUnsupported }
+
+// Windows has one hint for views, PrefetchVirtualMemory, and it has no number. Here it has the
+// one of MADV_WILLNEED.
+const (
+	sysAdviseNormal     = unsupportedAdvice
+	sysAdviseRandom     = unsupportedAdvice
+	sysAdviseSequential = unsupportedAdvice
+	sysAdviseWillNeed   = 3
+	sysAdviseDontNeed   = unsupportedAdvice
+	sysAdviseCold       = unsupportedAdvice
+	sysAdvisePageOut    = unsupportedAdvice
+	sysAdviseHugePage   = unsupportedAdvice
+	sysAdviseNoHugePage = unsupportedAdvice
+)
+
+func sysDestroysData(advice int) bool { return false }
+
+func sysChangesPrivate(advice int) bool { return false }
+
+func sysLastingKind(advice int) int { return 0 }

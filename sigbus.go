@@ -38,19 +38,14 @@ func (f *MappedFile) DisableSIGBUSProtection() { globalSIGBUSHandler.Unregister(
 // ModeCopyOnWrite, where a new map would lose the private pages, the map stays. Errors
 // come from asking the wrapped file for its size.
 func (f *MappedFile) RemapAfterTruncation() error {
-	err := f.remap()
-	return f.wrap("remap", err)
-}
-
-func (f *MappedFile) remap() error {
 	if f.maps.isClosed() {
-		return fs.ErrClosed
+		return f.wrap("remap", fs.ErrClosed)
 	}
-	if err := f.maps.measure(); err != nil || f.private != nil {
-		return err
+	err := f.maps.measure()
+	if err == nil && f.private == nil {
+		f.unmap()
 	}
-	f.unmap()
-	return nil
+	return f.wrap("remap", err)
 }
 
 // SIGBUSHandler tells a program of faults in mapped memory that this package has caught.

@@ -5,6 +5,12 @@ import (
 	"time"
 )
 
+// unsupportedAdvice stands for a hint that the system does not have.
+const unsupportedAdvice = -1
+
+// hugePageBytes is the alignment at which a kernel can map 2 MiB at once.
+const hugePageBytes = 2 << 20
+
 // The flags of sysMap.
 const (
 	mapWrite   = 1 << iota // writable

@@ -8,8 +8,6 @@ import (
 )
 
 const (
-	// hugePageBytes is the alignment at which a kernel can map 2 MiB at once.
-	hugePageBytes = 2 << 20
 	// wholeFile is the window size with which one window holds every file.
 	wholeFile = math.MaxInt64
 	// narrowWindow is the window size for files that do not fit the address space.
