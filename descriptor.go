@@ -2,6 +2,7 @@ package memmapfs
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"strconv"
 	"sync"
@@ -51,7 +52,7 @@ func (o *openFile) findDescriptor(info os.FileInfo, write bool) (*descriptor, er
 		// Whoever opened the file may have opened it read-only, whatever was asked for. A write
 		// of nothing is refused then (write(2)), and changes nothing otherwise.
 		_, err := file.Write(nil)
-		write = err == nil
+		write = !errors.Is(err, syscall.EBADF) && !errors.Is(err, fs.ErrPermission)
 	}
 	return reopen(osfs.ToNative(file.Name()), info, write)
 }

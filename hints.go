@@ -88,7 +88,9 @@ func (f *fileMaps) advise(s byteRange, advice int) error {
 		if part == nil || m.isRevoked() || m.private && sysChangesPrivate(advice) {
 			continue
 		}
-		err = join(err, adviseError(system.advise(part, advice)))
+		if adviseErr := system.advise(part, advice); m.writable || !sysChangesPrivate(advice) {
+			err = join(err, adviseError(adviseErr)) // else it may be that there is nothing to make writable
+		}
 		if advice == sysAdvisePageOut || advice == sysAdviseCold {
 			first, last := pageSpan(max(s.from-m.offset, 0), len(part))
 			m.resident.remove(first, last)
