@@ -110,19 +110,44 @@ func serve(mode, directory, mountPoint string) (err error) {
 	}
 	fmt.Printf("serving %s at %s, mode %s\n", directory, mountPoint, mode)
 
-	interrupts := make(chan os.Signal, 1)
-	signal.Notify(interrupts, os.Interrupt, syscall.SIGTERM)
-	go func() {
-		for range interrupts {
-			if err := server.Unmount(); err != nil {
-				fmt.Fprintln(os.Stderr, "fuse: unmount:", err)
-			}
-		}
-	}()
-	server.Wait()
+	waitForEnd(server)
 	files.report()
 	return nil
 }
+
+// waitForEnd returns when the mount point is unmounted, by an interrupt or by others. An
+// interrupt while programs use it does nothing.
+func waitForEnd(server *fuse.Server) {
+	ended := make(chan struct{})
+	go func() {
+		server.Wait()
+		close(ended)
+	}()
+	interrupts := make(chan os.Signal, 1)
+	signal.Notify(interrupts, os.Interrupt, syscall.SIGTERM)
+	for {
+		select {
+		case <-ended:
+			return
+		case <-interrupts:
+			unmounted := make(chan error, 1)
+			go func() { unmounted <- server.Unmount() }()
+			select {
+			case err := <-unmounted:
+				if err != nil {
+					fmt.Fprintln(os.Stderr, "fuse: unmount:", err)
+				}
+			case <-time.After(copiesEnd): // it is, here
+				return
+			}
+		}
+	}
+}
+
+// copiesEnd is how long after it is unmounted a filesystem is served on, for whoever has a copy
+// of the mount: a process with a mount namespace made meanwhile may keep one for as long as it
+// lives.
+const copiesEnd = 2 * time.Second
 
 // report prints how many of the reads and writes a map has served.
 func (c *counted) report() {

@@ -78,11 +78,13 @@ func show(t *testing.T, mode, directory string) *place {
 func (p *place) stop(t *testing.T) (reads, writes int) {
 	t.Helper()
 	must(t, p.server.Process.Signal(syscall.SIGTERM))
+	impatient := time.AfterFunc(patience, func() { p.server.Process.Kill() })
+	defer impatient.Stop()
 	line, _ := p.output.ReadString('\n')
-	p.stopped = true
 	if err := p.server.Wait(); err != nil {
 		t.Fatalf("the server ends with %v after %q", err, line)
 	}
+	p.stopped = true
 	numbers := regexp.MustCompile(`^served \d+ reads, (\d+) by maps; \d+ writes, (\d+) by maps\n$`).FindStringSubmatch(line)
 	if numbers == nil {
 		t.Fatalf("the server's last words: %q", line)
