@@ -6,6 +6,7 @@ replace github.com/absfs/memmapfs => ../
 
 require (
 	github.com/absfs/absfs v1.0.0
+	github.com/absfs/absnfs v1.1.0
 	github.com/absfs/basefs v1.0.0
 	github.com/absfs/cachefs v1.0.0
 	github.com/absfs/corfs v1.0.0
@@ -25,6 +26,7 @@ require (
 	github.com/oschwald/maxminddb-golang/v2 v2.1.1
 	github.com/parquet-go/parquet-go v0.25.1
 	github.com/syndtr/goleveldb v1.0.0
+	github.com/willscott/go-nfs-client v0.0.0-20251022144359-801f10d98886
 )
 
 require (
@@ -32,7 +34,6 @@ require (
 	github.com/RaduBerinde/axisds v0.1.0 // indirect
 	github.com/RaduBerinde/btreemap v0.0.0-20250419174037-3d62b7205d54 // indirect
 	github.com/RoaringBitmap/roaring v0.9.4 // indirect
-	github.com/absfs/inode v1.1.0 // indirect
 	github.com/andybalholm/brotli v1.1.0 // indirect
 	github.com/axiomhq/hyperloglog v0.0.0-20191112132149-a4c4c47bc57f // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
@@ -73,6 +74,7 @@ require (
 	github.com/prometheus/client_model v0.6.2 // indirect
 	github.com/prometheus/common v0.66.1 // indirect
 	github.com/prometheus/procfs v0.16.1 // indirect
+	github.com/rasky/go-xdr v0.0.0-20170124162913-1a41d1a06c93 // indirect
 	github.com/rogpeppe/go-internal v1.13.1 // indirect
 	github.com/stretchr/testify v1.11.1 // indirect
 	go.opentelemetry.io/auto/sdk v1.1.0 // indirect
