@@ -12,6 +12,7 @@ require (
 	github.com/absfs/corfs v1.0.0
 	github.com/absfs/cowfs v1.0.0
 	github.com/absfs/encryptfs v0.9.0
+	github.com/absfs/fusefs v0.9.0
 	github.com/absfs/lockfs v1.0.0
 	github.com/absfs/memmapfs v0.0.0
 	github.com/absfs/metricsfs v0.9.0

@@ -59,8 +59,9 @@ func modeNames() []string {
 
 func main() {
 	mode := flag.String("mode", "default", "how files are served: "+strings.Join(modeNames(), ", "))
+	byFusefs := flag.Bool("fusefs", false, "serve by absfs's own fusefs")
 	flag.Usage = func() {
-		fmt.Fprintf(flag.CommandLine.Output(), "usage: fuse [-mode name] directory mountpoint\n")
+		fmt.Fprintf(flag.CommandLine.Output(), "usage: fuse [-mode name] [-fusefs] directory mountpoint\n")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
@@ -68,7 +69,7 @@ func main() {
 		flag.Usage()
 		os.Exit(2)
 	}
-	if err := serve(*mode, flag.Arg(0), flag.Arg(1)); err != nil {
+	if err := serve(*mode, *byFusefs, flag.Arg(0), flag.Arg(1)); err != nil {
 		fmt.Fprintln(os.Stderr, "fuse:", err)
 		os.Exit(1)
 	}
@@ -76,7 +77,7 @@ func main() {
 
 // serve shows directory at mountPoint. Once programs can use it, it prints a line that begins
 // with "serving".
-func serve(mode, directory, mountPoint string) (err error) {
+func serve(mode string, byFusefs bool, directory, mountPoint string) (err error) {
 	served, err := filesIn(mode)
 	if err != nil {
 		return err
@@ -92,11 +93,14 @@ func serve(mode, directory, mountPoint string) (err error) {
 	if err := notOnFUSE(directory); err != nil {
 		return err
 	}
+	syscall.Umask(0) // the kernel has taken the program's into account
+	if byFusefs {
+		return serveByFusefs(files, directory, mountPoint)
+	}
 	root, err := newRoot(files, directory)
 	if err != nil {
 		return err
 	}
-	syscall.Umask(0)        // the kernel has taken the program's into account
 	remember := time.Second // how long the kernel may believe what it was told of names and attributes
 	server, err := fs.Mount(mountPoint, root, &fs.Options{
 		EntryTimeout: &remember, AttrTimeout: &remember, NullPermissions: true,

@@ -45,10 +45,11 @@ type place struct {
 }
 
 // show serves directory in the given mode, until stop or the end of the test.
-func show(t *testing.T, mode, directory string) *place {
+func show(t *testing.T, mode, directory string, arguments ...string) *place {
 	t.Helper()
 	p := &place{directory: directory, mountPoint: t.TempDir()}
-	p.server = exec.Command(os.Args[0], "-mode", mode, directory, p.mountPoint)
+	arguments = append(append([]string{"-mode", mode}, arguments...), directory, p.mountPoint)
+	p.server = exec.Command(os.Args[0], arguments...)
 	p.server.Env = append(os.Environ(), serverVariable+"=1")
 	var complaints bytes.Buffer
 	p.server.Stderr = &complaints
@@ -77,14 +78,7 @@ func show(t *testing.T, mode, directory string) *place {
 // have served.
 func (p *place) stop(t *testing.T) (reads, writes int) {
 	t.Helper()
-	must(t, p.server.Process.Signal(syscall.SIGTERM))
-	impatient := time.AfterFunc(patience, func() { p.server.Process.Kill() })
-	defer impatient.Stop()
-	line, _ := p.output.ReadString('\n')
-	if err := p.server.Wait(); err != nil {
-		t.Fatalf("the server ends with %v after %q", err, line)
-	}
-	p.stopped = true
+	line := p.end(t)
 	numbers := regexp.MustCompile(`^served \d+ reads, (\d+) by maps; \d+ writes, (\d+) by maps\n$`).FindStringSubmatch(line)
 	if numbers == nil {
 		t.Fatalf("the server's last words: %q", line)
@@ -92,6 +86,20 @@ func (p *place) stop(t *testing.T) (reads, writes int) {
 	reads, _ = strconv.Atoi(numbers[1])
 	writes, _ = strconv.Atoi(numbers[2])
 	return reads, writes
+}
+
+// end unmounts and waits until all files are closed. It returns the server's last words.
+func (p *place) end(t *testing.T) (line string) {
+	t.Helper()
+	must(t, p.server.Process.Signal(syscall.SIGTERM))
+	impatient := time.AfterFunc(patience, func() { p.server.Process.Kill() })
+	defer impatient.Stop()
+	line, _ = p.output.ReadString('\n')
+	if err := p.server.Wait(); err != nil {
+		t.Fatalf("the server ends with %v after %q", err, line)
+	}
+	p.stopped = true
+	return line
 }
 
 // kill ends the server without giving it a chance to do anything, and takes the mount away.
@@ -205,11 +213,11 @@ func TestRefusesFUSE(t *testing.T) {
 	needs(t)
 	outer := show(t, plainMode, t.TempDir())
 	must(t, os.Mkdir(filepath.Join(outer.mountPoint, "inner"), 0o755))
-	err := serve("default", filepath.Join(outer.mountPoint, "inner"), t.TempDir())
+	err := serve("default", false, filepath.Join(outer.mountPoint, "inner"), t.TempDir())
 	if err == nil || !strings.Contains(err.Error(), "FUSE") {
 		t.Errorf("a directory on FUSE: %v", err)
 	}
-	if err := serve("no mode", t.TempDir(), t.TempDir()); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q", modeNames())) {
+	if err := serve("no mode", false, t.TempDir(), t.TempDir()); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q", modeNames())) {
 		t.Errorf("an unknown mode: %v", err)
 	}
 }
