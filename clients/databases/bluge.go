@@ -73,6 +73,9 @@ func (d *blugeDirectory) Load(kind string, id uint64) (*segment.Data, io.Closer,
 	}
 	if mapped, ok := file.(*memmapfs.MappedFile); ok {
 		if data := mapped.Data(); int64(len(data)) == info.Size() && len(data) > 0 {
+			// In one call what would be a page fault for every few pages. It is no error if it
+			// fails.
+			_ = mapped.Prefetch(0, info.Size())
 			return segment.NewDataBytes(data), file, nil
 		}
 	}

@@ -1,7 +1,7 @@
 // Databases runs databases written in Go on plain files and on mapped ones, and prints a table of
 // how long they take, in Markdown.
 //
-//	go run ./databases [-records n] [-rounds n] [-dir directory]
+//	go run ./databases [-only name] [-records n] [-rounds n] [-dir directory]
 //
 // Each adapter is one file: pebble.go, goleveldb.go and bluge.go. Where programs need one, they
 // can copy it.
@@ -21,26 +21,28 @@ import (
 func main() {
 	records := flag.Int("records", 20_000, "records in each database, of 200 to 400 bytes")
 	rounds := flag.Int("rounds", 7, "rounds, of which the median counts")
+	only := flag.String("only", "", "the one database to run (default: all)")
 	dir := flag.String("dir", "", "directory for the databases (default: a temporary one)")
 	flag.Parse()
 	if flag.NArg() > 0 || *records < batchSize || *rounds < 1 {
 		flag.Usage()
 		os.Exit(2)
 	}
-	if err := compare(*records, *rounds, *dir); err != nil {
+	if err := compare(*only, *records, *rounds, *dir); err != nil {
 		fmt.Fprintln(os.Stderr, "databases:", err)
 		os.Exit(1)
 	}
 }
 
-// steps are what is timed, in this order; reads are after a new open.
+// steps are what is timed, in this order. Reads are after a new open, which is for reading only:
+// nothing is merged meanwhile.
 var steps = [...]string{"write", "compact", "read at random", "read all, 5 times"}
 
 type times [len(steps)]time.Duration
 
 // compare times every engine in every mode that writes. In each round all of them have their
 // turn, each round another one is the first, so that what else the machine does meets them alike.
-func compare(records, rounds int, dir string) error {
+func compare(only string, records, rounds int, dir string) error {
 	names := []string{plainMode}
 	for _, mode := range modes {
 		if mode.config.Mode != memmapfs.ModeCopyOnWrite {
@@ -49,6 +51,9 @@ func compare(records, rounds int, dir string) error {
 	}
 	printHead(names, records, rounds)
 	for engine := range engines {
+		if only != "" && only != engines[engine].name {
+			continue
+		}
 		taken := map[string][]times{}
 		for round := range rounds {
 			for turn := range names {
@@ -87,19 +92,19 @@ func measure(engine int, mode string, records int, parent string) (taken times, 
 		taken[step] = time.Since(start)
 		step++
 	}
-	open := func() (db database) {
+	open := func(readOnly bool) (db database) {
 		if err == nil {
-			db, err = engines[engine].open(files, dir, false)
+			db, err = engines[engine].open(files, dir, readOnly)
 		}
 		return db
 	}
-	db := open()
+	db := open(false)
 	timed(func() error { return fill(db, 0, records, func(int) {}) })
 	timed(func() error { return db.compact() })
 	if err == nil {
 		err = db.close()
 	}
-	db = open()
+	db = open(true)
 	timed(func() error { return read(db, records, records) })
 	timed(func() error {
 		for range 5 {

@@ -39,6 +39,8 @@ var (
 	_ fs.NodeUnlinker  = (*node)(nil)
 	_ fs.NodeRmdirer   = (*node)(nil)
 	_ fs.NodeRenamer   = (*node)(nil)
+
+	_ fs.NodeWrapChilder = (*node)(nil)
 )
 
 // newRoot returns the root of a tree that shows directory, a native path, through files.
@@ -48,12 +50,14 @@ func newRoot(files *counted, directory string) (fs.InodeEmbedder, error) {
 		return nil, &os.PathError{Op: "stat", Path: directory, Err: err}
 	}
 	root := &fs.LoopbackRoot{Path: directory, Dev: uint64(stat.Dev)}
-	root.NewNode = func(root *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
-		return &node{LoopbackNode: fs.LoopbackNode{RootData: root}, files: files}
-	}
-	top := root.NewNode(root, nil, "", &stat)
+	top := &node{LoopbackNode: fs.LoopbackNode{RootData: root}, files: files}
 	root.RootNode = top
 	return top, nil
+}
+
+// WrapChild makes a node of one that the loopback has made.
+func (n *node) WrapChild(context.Context, fs.InodeEmbedder) fs.InodeEmbedder {
+	return &node{LoopbackNode: fs.LoopbackNode{RootData: n.RootData}, files: n.files}
 }
 
 // name returns the name that files knows this node by, or, with elements, something below it.
