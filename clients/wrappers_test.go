@@ -168,6 +168,7 @@ func (w *walk) bytes() []byte {
 	return data
 }
 
+// Long: a case for each call.
 func (w *walk) step() {
 	if len(w.open) == 0 || len(w.open) < 6 && w.random.IntN(20) == 0 {
 		flags := []int{os.O_RDONLY, os.O_RDWR, os.O_RDWR | os.O_CREATE, os.O_RDWR | os.O_CREATE, os.O_WRONLY,
