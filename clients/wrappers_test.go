@@ -21,27 +21,32 @@ import (
 	"github.com/absfs/osfs"
 )
 
-// wrappers are filesystems of the absfs family that wrap another one. Each makes dir, an absfs name,
-// its root or leaves the root where it is, and says where dir is then.
-var wrappers = []struct {
+// wrapper is a filesystem of the absfs family that wraps another one. It makes dir, an absfs
+// name, its root or leaves the root where it is, and says where dir is then.
+type wrapper struct {
 	name string
-	// careful leaves out what it has mistakes of its own in: a Seek past what is cached panics, and a
-	// write that is refused drops what is cached.
+	// careful leaves out what it has mistakes of its own in: a Seek past what is cached panics,
+	// and a write that is refused drops what is cached.
 	careful bool
+	steps   int
+	// flushed leaves out flushes in the background: they show in what Stat says.
+	flushed bool
 	wrap    func(base absfs.FileSystem, dir string) (wrapped absfs.FileSystem, root string, err error)
-}{
-	{"basefs", false, func(base absfs.FileSystem, dir string) (absfs.FileSystem, string, error) {
+}
+
+var wrappers = []wrapper{
+	{name: "basefs", steps: 800, wrap: func(base absfs.FileSystem, dir string) (absfs.FileSystem, string, error) {
 		wrapped, err := basefs.NewFileSystem(base, dir)
 		return wrapped, "/", err
 	}},
-	{"lockfs", false, func(base absfs.FileSystem, dir string) (absfs.FileSystem, string, error) {
+	{name: "lockfs", steps: 800, wrap: func(base absfs.FileSystem, dir string) (absfs.FileSystem, string, error) {
 		wrapped, err := lockfs.NewFS(base)
 		return wrapped, dir, err
 	}},
-	{"cachefs", true, func(base absfs.FileSystem, dir string) (absfs.FileSystem, string, error) {
+	{name: "cachefs", careful: true, steps: 800, wrap: func(base absfs.FileSystem, dir string) (absfs.FileSystem, string, error) {
 		return cachefs.New(base), dir, nil
 	}},
-	{"corfs", false, func(base absfs.FileSystem, dir string) (absfs.FileSystem, string, error) {
+	{name: "corfs", steps: 800, wrap: func(base absfs.FileSystem, dir string) (absfs.FileSystem, string, error) {
 		cacheDir := path.Join(dir, "cache")
 		if err := base.Mkdir(cacheDir, 0o755); err != nil {
 			return nil, "", err
@@ -57,55 +62,62 @@ var wrappers = []struct {
 
 // Over memmapfs, and under it, a wrapper gives what it gives without memmapfs.
 func TestWrappers(t *testing.T) {
-	const steps = 800
 	for _, wrapper := range wrappers {
-		wrap := func(t *testing.T, base absfs.FileSystem, dir string) (absfs.FileSystem, string) {
-			wrapped, root, err := wrapper.wrap(base, osfs.FromNative(dir))
-			must(t, err)
-			return wrapped, root
-		}
-		calls := func(fileSystem absfs.FileSystem, root string) report {
-			return randomCalls(fileSystem, root, steps, wrapper.careful)
-		}
-		without := t.TempDir()
-		fileSystem, root := wrap(t, plain(t), without)
-		want := append(calls(fileSystem, root), tree(t, without)...)
+		wrapper.test(t, tree)
+	}
+}
 
-		for _, mode := range modes {
-			if mode.config.Mode == memmapfs.ModeCopyOnWrite {
-				continue // what is written does not reach the file, and is not what a plain file does
-			}
-			config := mode.config
-			t.Run(wrapper.name+" over memmapfs, "+mode.name, func(t *testing.T) {
-				dir := t.TempDir()
-				mapped := memmapfs.New(plain(t), &config)
-				fileSystem, root := wrap(t, mapped, dir)
-				found := calls(fileSystem, root)
-				must(t, mapped.Close())
-				mustEqual(t, append(found, tree(t, dir)...), want)
-			})
-			if config.RequireMapping {
-				continue // the files of these wrappers offer no descriptor
-			}
-			t.Run(wrapper.name+" under memmapfs, "+mode.name, func(t *testing.T) {
-				dir := t.TempDir()
-				wrapped, root := wrap(t, plain(t), dir)
-				mapped := memmapfs.New(wrapped, &config)
-				found := calls(mapped, root)
-				must(t, mapped.Close())
-				mustEqual(t, append(found, tree(t, dir)...), want)
-			})
-			t.Run(wrapper.name+" between two of memmapfs, "+mode.name, func(t *testing.T) {
-				dir := t.TempDir()
-				inner := memmapfs.New(plain(t), &config)
-				wrapped, root := wrap(t, inner, dir)
-				outer := memmapfs.New(wrapped, &config)
-				found := calls(outer, root)
-				must(t, outer.Close())
-				must(t, inner.Close())
-				mustEqual(t, append(found, tree(t, dir)...), want)
-			})
+// test compares what random calls find, and what left says of the directory afterwards.
+func (w wrapper) test(t *testing.T, left func(t *testing.T, dir string) report) {
+	wrap := func(t *testing.T, base absfs.FileSystem, dir string) (absfs.FileSystem, string) {
+		wrapped, root, err := w.wrap(base, osfs.FromNative(dir))
+		must(t, err)
+		return wrapped, root
+	}
+	calls := func(fileSystem absfs.FileSystem, root string) report {
+		return randomCalls(fileSystem, root, w.steps, w.careful)
+	}
+	without := t.TempDir()
+	fileSystem, root := wrap(t, plain(t), without)
+	want := append(calls(fileSystem, root), left(t, without)...)
+
+	for _, mode := range modes {
+		if mode.config.Mode == memmapfs.ModeCopyOnWrite {
+			continue // what is written does not reach the file, and is not what a plain file does
 		}
+		if w.flushed && mode.config.SyncMode == memmapfs.SyncPeriodic {
+			continue
+		}
+		config := mode.config
+		t.Run(w.name+" over memmapfs, "+mode.name, func(t *testing.T) {
+			dir := t.TempDir()
+			mapped := memmapfs.New(plain(t), &config)
+			fileSystem, root := wrap(t, mapped, dir)
+			found := calls(fileSystem, root)
+			must(t, mapped.Close())
+			mustEqual(t, append(found, left(t, dir)...), want)
+		})
+		if config.RequireMapping {
+			continue // the files of these wrappers offer no descriptor
+		}
+		t.Run(w.name+" under memmapfs, "+mode.name, func(t *testing.T) {
+			dir := t.TempDir()
+			wrapped, root := wrap(t, plain(t), dir)
+			mapped := memmapfs.New(wrapped, &config)
+			found := calls(mapped, root)
+			must(t, mapped.Close())
+			mustEqual(t, append(found, left(t, dir)...), want)
+		})
+		t.Run(w.name+" between two of memmapfs, "+mode.name, func(t *testing.T) {
+			dir := t.TempDir()
+			inner := memmapfs.New(plain(t), &config)
+			wrapped, root := wrap(t, inner, dir)
+			outer := memmapfs.New(wrapped, &config)
+			found := calls(outer, root)
+			must(t, outer.Close())
+			must(t, inner.Close())
+			mustEqual(t, append(found, left(t, dir)...), want)
+		})
 	}
 }
 
@@ -156,6 +168,7 @@ func (w *walk) bytes() []byte {
 	return data
 }
 
+// Long: a case for each call.
 func (w *walk) step() {
 	if len(w.open) == 0 || len(w.open) < 6 && w.random.IntN(20) == 0 {
 		flags := []int{os.O_RDONLY, os.O_RDWR, os.O_RDWR | os.O_CREATE, os.O_RDWR | os.O_CREATE, os.O_WRONLY,
@@ -274,8 +287,8 @@ func class(err error) string {
 		return "no error"
 	case err == io.EOF:
 		return "EOF"
-	case errors.Is(err, memmapfs.ErrWriteToReadOnlyMap), errors.Is(err, syscall.EBADF):
-		return "not open for that" // memmapfs has an error of its own for it
+	case errors.Is(err, memmapfs.ErrWriteToReadOnlyMap), errors.Is(err, syscall.EBADF), errors.Is(err, fs.ErrPermission):
+		return "not open for that" // memmapfs has an error of its own for it, and rofs another
 	case errors.Is(err, fs.ErrClosed):
 		return "closed"
 	case errors.Is(err, fs.ErrInvalid), errors.Is(err, syscall.EINVAL):
