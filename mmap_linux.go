@@ -23,6 +23,12 @@ const (
 	sysSyncFlags = unix.MAP_SHARED_VALIDATE | unix.MAP_SYNC
 
 	sysHoleUnit = 1
+
+	// sysHarmlessFlags are flags of open(2) that say nothing of how bytes are read and written. The
+	// kernel hands a FUSE server O_LARGEFILE as 0x8000, whatever its own name for it is; where that
+	// number means O_DIRECT (MIPS), it is none of them.
+	sysHarmlessFlags = (unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NOCTTY | unix.O_NOATIME | unix.O_NONBLOCK |
+		unix.O_LARGEFILE | 0x8000) &^ unix.O_DIRECT
 	// sysReadAhead starts reading.
 	sysReadsAhead = true
 )

@@ -21,6 +21,7 @@ const (
 	sysAppendsAtPosition  = false
 	sysHoleUnit           = 1
 	sysReadsAhead         = false
+	sysHarmlessFlags      = 0
 )
 
 func sysMapAlignment() int { return os.Getpagesize() }

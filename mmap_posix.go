@@ -13,6 +13,7 @@ const (
 	sysSyncMapIsDurable   = false
 	sysFileSyncCoversMaps = false
 	sysSyncFlags          = 0
+	sysHarmlessFlags      = unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NOCTTY | unix.O_NONBLOCK
 )
 
 func sysCachedPages(fd uintptr, offset, length int64) (int64, error) {

@@ -23,6 +23,7 @@ const (
 	sysOpenNonblock       = 0
 	sysHoleUnit           = 1
 	sysReadsAhead         = false
+	sysHarmlessFlags      = 0
 	// With Go 1.24 a handle opened with O_APPEND and O_TRUNC writes at its position.
 	sysAppendsAtPosition = true
 )

@@ -68,7 +68,7 @@ const accessMode = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
 
 // understoodFlags are the open flags under which a file behaves as this package expects. What
 // others mean (O_DIRECT, O_PATH) is left to the wrapped file: nothing is mapped then.
-const understoodFlags = accessMode | os.O_APPEND | os.O_CREATE | os.O_EXCL | os.O_TRUNC | os.O_SYNC
+const understoodFlags = accessMode | os.O_APPEND | os.O_CREATE | os.O_EXCL | os.O_TRUNC | os.O_SYNC | sysHarmlessFlags
 
 // statRacesClose says that Stat beside Close may describe another file.
 const statRacesClose = runtime.GOOS == "windows"
