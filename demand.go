@@ -7,42 +7,82 @@ import (
 
 // demand tells when a map will pay, from the calls that went to the wrapped file so far.
 //
-// What a map saves is a system call, for each call. What it costs is to make it, and a page
-// fault for each 64 KiB or so that is touched the first time. So it pays after some short
-// calls; for long ones, only when the file is read or written over and over.
+// What a map saves is a system call, for each call. What it costs is to make it and to take it away,
+// and a page fault for each part that is touched the first time (touchBytes). Both differ by a factor
+// of 50 between machines, so both are measured (costs). A map is made when the calls so far have cost
+// as much as it costs: then the two together are never more than twice the better way. For long
+// calls it pays only when the file is read or written over and over.
 type demand struct {
-	calls      atomic.Int64 // short ones
-	bytes      atomic.Int64 // of long ones
-	callsToAdd atomic.Int64 // to callsBeforeMap: so many calls have a map tried
-	bytesToAdd atomic.Int64 // to bytesBeforeSize
+	calls    atomic.Int64
+	spent    atomic.Int64 // nanoseconds, on what a map would have saved of these calls, by estimate
+	bytes    atomic.Int64 // of these calls
+	spentDue atomic.Int64 // when so much was spent a map is tried; 0 stands for the cost of a map
+	bytesDue atomic.Int64 // or when so many bytes were read and bytesBeforeSize more
+	touched  atomic.Int64 // nanoseconds, spent on first touches of maps made by demand
 }
 
 const (
-	longCall          = 8 << 10 // bytes, from which on a call is long
-	callsBeforeMap    = 16
-	callsBeforeWindow = 8
-	bytesBeforeSize   = 1 << 20 // of long calls, before the file is asked for its size
+	bytesBeforeSize = 1 << 20 // of calls, before the file is asked for its size
+	callsPerWindow  = 8       // in so many calls one that misses a window looks for what to do
 )
 
-// note counts a call of n bytes.
-func (d *demand) note(n int) {
-	if n < longCall {
-		d.calls.Add(1)
-	} else {
-		d.bytes.Add(int64(n))
+// note counts a call of n bytes, and says whether to time it. A call that is as long as what one page
+// fault maps saves nothing when it touches a map the first time; shorter ones save a part.
+func (d *demand) note(n int) (timed bool) {
+	if n < touchBytes {
+		d.spent.Add(costs.call.load() * int64(touchBytes-n) / touchBytes)
 	}
+	d.bytes.Add(int64(n))
+	return d.calls.Add(1)%callsPerTiming == 1 && n <= longestTimedCall
 }
 
 func (d *demand) due() bool {
-	return d.callsDue() || d.bytes.Load() >= d.bytesToAdd.Load()+bytesBeforeSize
+	return d.callsDue() || d.bytes.Load() >= d.bytesDue.Load()+bytesBeforeSize
 }
 
-func (d *demand) callsDue() bool { return d.calls.Load() >= d.callsToAdd.Load()+callsBeforeMap }
+// callsDue reports whether it is short calls that a map would pay for.
+func (d *demand) callsDue() bool {
+	due := d.spentDue.Load()
+	if due == 0 {
+		due = costs.mapping()
+	}
+	return d.spent.Load() >= due
+}
 
-// postpone has the next map tried after so many more calls, or after size more bytes.
-func (d *demand) postpone(calls, size int64) {
-	d.callsToAdd.Store(d.calls.Load() + calls - callsBeforeMap)
-	d.bytesToAdd.Store(d.bytes.Load() + size - bytesBeforeSize)
+// postpone has the next map tried after so many nanoseconds more, or after so many bytes.
+func (d *demand) postpone(spent, bytes int64) {
+	d.spentDue.Store(d.spent.Load() + max(spent, 1))
+	d.bytesDue.Store(d.bytes.Load() + bytes - bytesBeforeSize)
+}
+
+// postponeTwice has it tried when as much as so far was spent, or read, again.
+func (d *demand) postponeTwice() {
+	d.postpone(max(d.spent.Load(), costs.mapping()), max(d.bytes.Load(), bytesBeforeSize))
+}
+
+// postponeWindow has the next window looked for soon.
+func (d *demand) postponeWindow() {
+	d.postpone(callsPerWindow*costs.call.load(), callsPerWindow*touchBytes)
+}
+
+// Where a first touch costs more than a call, one that nobody has asked for by name has to be worth it:
+// a part of the map is touched when its pages are read again and again, and for all of the file no more
+// goes into touches than freeTouches and a share of what went into calls. So one pass over a file, in
+// whatever order, is made by calls; and if all touches are in vain, the calls have become dearer by
+// that share.
+const (
+	freeTouches = 16
+	touchShare  = 6 // one part in so many
+)
+
+// affordsTouch reports whether a first touch may be paid for, and pays.
+func (d *demand) affordsTouch() bool {
+	touch := costs.touch.load()
+	if d.touched.Load()+touch > freeTouches*touch+d.spent.Load()/touchShare {
+		return false
+	}
+	d.touched.Add(touch)
+	return true
 }
 
 // longReads chooses for reads of timedRead bytes and more. There a map saves no system calls
@@ -55,9 +95,10 @@ type longReads struct {
 }
 
 const (
-	timedRead      = 128 << 10 // bytes
-	callsPerTiming = 16        // in so many, one each way is timed
-	weightOfNewest = 4         // one part in so many of a moving average
+	timedRead        = 64 << 10 // bytes
+	longestTimedCall = 4 << 10  // bytes, of a call that tells what calls cost
+	callsPerTiming   = 16       // in so many, one is timed, or one each way
+	weightOfNewest   = 4        // one part in so many of a moving average
 )
 
 // choose says whether to read through the map, and whether to time it and note that.

@@ -200,6 +200,21 @@ func (f *fileMaps) refuse(r *refusal) {
 	f.windows.each(func(m *mapping) { m.forget() })
 }
 
+// readThroughFile reads from the wrapped file.
+func (f *fileMaps) readThroughFile(p []byte, off int64) (int, error) {
+	timed := f.demand.note(len(p))
+	f.countRead(off)
+	if !timed {
+		return f.file.ReadAt(p, off)
+	}
+	began := time.Now()
+	n, err := f.file.ReadAt(p, off)
+	if err == nil {
+		costs.call.note(time.Since(began))
+	}
+	return n, err
+}
+
 // storeIn copies p into m at off if all of it lies in pages that may be stored to.
 func (f *fileMaps) storeIn(m *mapping, p []byte, off int64) bool {
 	start, ok := m.span(off, len(p))
@@ -240,56 +255,21 @@ func (f *fileMaps) writeHead(p []byte, off int64) (head int) {
 
 // writeThrough writes through the wrapped file.
 func (f *fileMaps) writeThrough(p []byte, off int64) (int, error) {
-	f.demand.note(len(p))
+	timed := f.demand.note(len(p))
 	f.countWrite(off)
 	term := f.beginWrite()
+	began := time.Time{}
+	if timed {
+		began = time.Now()
+	}
 	n, err := f.file.WriteAt(p, off)
+	if timed && err == nil {
+		costs.call.note(time.Since(began))
+	}
 	if n > 0 {
 		f.learnWritten(off, n, term)
 	}
 	return n, err
-}
-
-// beginWrite returns the term in which a write through the wrapped file begins, for learnWritten.
-func (f *fileMaps) beginWrite() uint64 {
-	f.terms.Lock()
-	defer f.terms.Unlock()
-	return f.term
-}
-
-// learnWritten takes note that n bytes at off were written through the wrapped file, by a write that
-// began in a term: the pages are in memory and, if nothing has ended the term, may be stored to.
-func (f *fileMaps) learnWritten(off int64, n int, term uint64) {
-	if !f.trusted.Load() {
-		return
-	}
-	f.windows.over(off, n, func(m *mapping, start int64, n int) {
-		first, last := pageSpan(start, n)
-		f.addResident(m, first, last)
-		if !m.writable {
-			return
-		}
-		f.terms.Lock()
-		defer f.terms.Unlock()
-		if f.term == term {
-			m.written.add(first, last)
-		}
-	})
-}
-
-// endTerm ends the permission to store: the next write to each page goes through the wrapped
-// file. What it rests on ends with each flush, which makes pages clean: a store into a clean
-// page waits in a fault for a filesystem that is frozen or a disk that is behind, and succeeds
-// where a write is refused, on a filesystem that has failed. It also ends after storeTerm,
-// because the kernel flushes, too.
-func (f *fileMaps) endTerm() {
-	if !sysMapsAgreeWithIO {
-		return // what is mapped is written through the map alone
-	}
-	f.terms.Lock()
-	defer f.terms.Unlock()
-	f.term++
-	f.windows.each(func(m *mapping) { m.written.clear() })
 }
 
 // noteFault takes note of the panic of a copy of n bytes from or to the map's start, if the fault

@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"syscall"
+	"time"
 )
 
 // How a map comes to be: found worth it, or asked for by name; its descriptor found; made, and
@@ -28,20 +29,20 @@ func (f *fileMaps) tryMap(off int64) bool {
 			return false
 		}
 		if size := info.Size(); f.demand.bytes.Load() < size+bytesBeforeSize { // one pass, or growth
-			f.demand.bytesToAdd.Store(size)
+			f.demand.bytesDue.Store(size)
 			return false
 		}
 	}
 	w.clock.Add(1)
 	if !w.pays(off, f.demand.callsDue()) {
-		f.demand.postpone(callsBeforeWindow, callsBeforeWindow*longCall)
+		f.demand.postponeWindow()
 		return false
 	}
 	_, err := f.mapWindowLocked(off, false)
 	if w.size == wholeFile || err != nil {
-		f.demand.postpone(max(f.demand.calls.Load(), callsBeforeMap), max(f.demand.bytes.Load(), bytesBeforeSize))
+		f.demand.postponeTwice()
 	} else {
-		f.demand.postpone(callsBeforeWindow, callsBeforeWindow*longCall)
+		f.demand.postponeWindow()
 	}
 	return err == nil && f.trusted.Load()
 }
@@ -206,8 +207,11 @@ func (f *fileMaps) newMapping(offset, length int64, flags int, byName bool) (*ma
 		return nil, notMapped(errTooLarge)
 	}
 	pages := (length + unit - 1) / unit * unit
+	began := time.Now()
 	data, err := f.mapBytes(offset, pages, flags)
-	if err != nil && sysIsShortage(err) {
+	if err == nil {
+		costs.make.note(time.Since(began))
+	} else if sysIsShortage(err) {
 		if byName {
 			budget.reclaim()
 			data, err = f.mapBytes(offset, pages, flags)
@@ -229,6 +233,9 @@ func (f *fileMaps) newMapping(offset, length int64, flags int, byName bool) (*ma
 	m := manage(data, offset)
 	m.private = flags&mapPrivate != 0
 	m.writable = flags&mapWrite != 0
+	if !byName && sysMapsAgreeWithIO {
+		m.ration()
+	}
 	m.probeCost.Store(firstProbeCost)
 	if m.writable && !m.private {
 		m.written = newPageSet(pagesIn(pages))

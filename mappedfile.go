@@ -152,9 +152,7 @@ func (f *MappedFile) readRest(p []byte, off int64, head int) (int, error) {
 		return head, nil
 	}
 	rest, at := p[head:], off+int64(head)
-	f.maps.demand.note(len(rest))
-	f.maps.countRead(at)
-	n, err := f.maps.file.ReadAt(rest, at)
+	n, err := f.maps.readThroughFile(rest, at)
 	if n > 0 {
 		f.maps.learnRead(rest[:n], at)
 		if f.private != nil {

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 )
 
@@ -29,6 +30,14 @@ type mapping struct {
 	resident pageSet // pages known to be in memory
 	written  pageSet // pages that may be stored to: see fileMaps.learnWritten
 	probed   pageSet // chunks that the kernel has been asked about
+
+	// Where touches are dear, a map made by demand is touched only where that was found worth it: see
+	// fileMaps.ration. The first two are sets of pages, the others of parts of touchPages.
+	rationed bool
+	seen     pageSet // known to be in memory, touched or not
+	dirtied  pageSet // written through the file once since the term began
+	reread   pageSet // of which a page was read again
+	touched  pageSet // that may be touched
 
 	writable bool
 	private  bool
@@ -79,6 +88,20 @@ func manage(data []byte, offset int64) *mapping {
 	runtime.AddCleanup(m, giveBack, m.life)
 	return m
 }
+
+// ration has the map touched only where that was found worth it.
+func (m *mapping) ration() {
+	pages := pagesIn(int64(len(m.data)))
+	parts := (pages + touchPages - 1) / touchPages
+	m.seen, m.dirtied = newPageSet(pages), newPageSet(pages)
+	m.reread, m.touched = newPageSet(parts), newPageSet(parts)
+	m.rationed = true
+}
+
+// touchPages is the number of pages that one page fault maps, as a rule: fault_around_bytes of Linux.
+var touchPages = max(touchBytes/int(pageBytes), 1)
+
+const touchBytes = 64 << 10
 
 // span returns where the bytes [off, off+n) of the file lie in m.data, and whether all of
 // them lie inside both the map and the file.
@@ -265,7 +288,9 @@ func (m *mapping) revokeLocked() error {
 		m.copying.Lock()
 		defer m.copying.Unlock()
 	}
+	began := time.Now()
 	held, revokeErr := system.revoke(m.data)
+	costs.revoke.note(time.Since(began))
 	if revokeErr != nil {
 		m.limit.Store(0) // the file stays mapped for a while, but no call uses it
 	}

@@ -113,13 +113,79 @@ func (f *fileMaps) learnPages(m *mapping, start int64, p []byte) {
 	}
 	first, last := pageSpan(start, len(p))
 	if !f.fillsHoles.Load() {
-		f.addResident(m, first, last)
+		f.addKnown(m, first, last)
 		return
 	}
 	for page := first; page <= last; page++ {
 		from, to := max(int64(page)*pageBytes-start, 0), min(int64(page+1)*pageBytes-start, int64(len(p)))
 		if !isZero(p[from:to]) { // zeros may be those of a hole
+			f.addKnown(m, page, page)
+		}
+	}
+}
+
+// addKnown takes note that pages of m are in memory. It marks them as resident, for the map to serve
+// them, unless that was not found worth a first touch yet.
+func (f *fileMaps) addKnown(m *mapping, first, last int) {
+	if !m.rationed {
+		f.addResident(m, first, last)
+		return
+	}
+	again := m.seen.has(first, last)
+	m.seen.add(first, last)
+	dear := costs.touchesAreDear()
+	for part := first / touchPages; part <= last/touchPages; part++ {
+		if m.touched.has(part, part) {
+			f.addSeen(m, max(first, part*touchPages), min(last, (part+1)*touchPages-1))
+			continue
+		}
+		switch {
+		case !dear:
+		case !again:
+			continue
+		case !m.reread.has(part, part):
+			m.reread.add(part, part)
+			continue
+		case !f.demand.affordsTouch():
+			continue
+		}
+		f.touchPart(m, part, first, last)
+	}
+}
+
+// touchPart has a part of the map served from here on, as far as its pages are known to be in memory.
+func (f *fileMaps) touchPart(m *mapping, part, first, last int) {
+	m.touched.add(part, part)
+	if costs.touch.wantsSample() {
+		at := max(first, part*touchPages)
+		began := time.Now()
+		if at*int(pageBytes) < len(m.data) && m.touch(int64(at)*pageBytes) {
+			costs.touch.note(time.Since(began))
+		}
+	}
+	f.addSeen(m, part*touchPages, (part+1)*touchPages-1)
+}
+
+// addSeen marks pages as resident that were seen.
+func (f *fileMaps) addSeen(m *mapping, first, last int) {
+	for page := first; page <= last; page++ {
+		if m.seen.has(page, page) {
 			f.addResident(m, page, page)
+		}
+	}
+}
+
+// addFound is addKnown for what the kernel has told of pages that no call has read: it marks those of
+// parts that are touched already, and where touches are not dear all.
+func (f *fileMaps) addFound(m *mapping, first, last int) {
+	if !m.rationed || !costs.touchesAreDear() {
+		f.addResident(m, first, last)
+		return
+	}
+	m.seen.add(first, last)
+	for part := first / touchPages; part <= last/touchPages; part++ {
+		if m.touched.has(part, part) {
+			f.addResident(m, max(first, part*touchPages), min(last, (part+1)*touchPages-1))
 		}
 	}
 }
@@ -171,7 +237,10 @@ func (f *fileMaps) probe(m *mapping, first, last int) bool {
 	if filtered() {
 		return false // the question might be the end of the process
 	}
-	spend := f.demand.calls.Load()*fileCallCost/2 - m.probeSpent.Load()
+	if part := first / touchPages; m.rationed && costs.touchesAreDear() && !m.touched.has(part, part) {
+		return false // it would not be touched anyway
+	}
+	spend := f.demand.calls.Load()*costs.call.load()/2 - m.probeSpent.Load()
 	chunks := spend / max(m.probeCost.Load(), 1)
 	if chunks < 1 {
 		return false
@@ -193,10 +262,9 @@ func (f *fileMaps) probe(m *mapping, first, last int) bool {
 	return m.resident.has(first, last)
 }
 
-const (
-	fileCallCost   = 500    // nanoseconds, of a short pread(2)
-	firstProbeCost = 18_000 // nanoseconds, of cachestat(2) for a chunk of single pages
-)
+// firstProbeCost is what a question about a chunk of single pages is taken to cost before one was
+// asked, in nanoseconds: what cachestat(2) took where it was measured.
+const firstProbeCost = 18_000
 
 // probeRange asks whether the pages of [start, end) are all in memory, and notes it if they are.
 // That is the cheap question, but it needs a descriptor.
@@ -212,7 +280,7 @@ func (f *fileMaps) probeRange(m *mapping, start, end int) bool {
 	if err != nil || cached < int64(end-start) {
 		return false
 	}
-	f.addResident(m, start, end-1)
+	f.addFound(m, start, end-1)
 	return true
 }
 
@@ -231,7 +299,7 @@ func (f *fileMaps) probePages(m *mapping, start, end int) {
 			run++
 		}
 		if run > page {
-			f.addResident(m, page, run-1)
+			f.addFound(m, page, run-1)
 			page = run
 		}
 	}
@@ -248,6 +316,7 @@ func (f *fileMaps) forget() {
 func (m *mapping) forget() {
 	m.resident.clear()
 	m.probed.clear()
+	m.seen.clear()
 }
 
 // forgetPages has the next access to a range go through the file: its pages are no longer in memory,
@@ -265,5 +334,64 @@ func (f *fileMaps) forgetPages(s byteRange) {
 			m.resident.remove(first, last)
 			m.written.remove(first, last)
 		}
+	})
+}
+
+// beginWrite returns the term in which a write through the wrapped file begins, for learnWritten.
+func (f *fileMaps) beginWrite() uint64 {
+	f.terms.Lock()
+	defer f.terms.Unlock()
+	return f.term
+}
+
+// learnWritten takes note that n bytes at off were written through the wrapped file, by a write that
+// began in a term: the pages are in memory and, if nothing has ended the term, may be stored to.
+func (f *fileMaps) learnWritten(off int64, n int, term uint64) {
+	if !f.trusted.Load() {
+		return
+	}
+	f.windows.over(off, n, func(m *mapping, start int64, n int) {
+		first, last := pageSpan(start, n)
+		f.addKnown(m, first, last)
+		if !m.writable {
+			return
+		}
+		f.terms.Lock()
+		defer f.terms.Unlock()
+		if f.term == term && f.storesPay(m, first, last) {
+			m.written.add(first, last)
+		}
+	})
+}
+
+// storesPay reports whether pages that were written through the file are to be stored to from here on.
+// The first store to a clean page is a first touch, for which see addKnown; the second write tells
+// that there will be more.
+func (f *fileMaps) storesPay(m *mapping, first, last int) bool {
+	if !m.rationed || !costs.touchesAreDear() {
+		return true
+	}
+	if !m.dirtied.has(first, last) {
+		m.dirtied.add(first, last)
+		return false
+	}
+	return f.demand.affordsTouch()
+}
+
+// endTerm ends the permission to store: the next write to each page goes through the wrapped
+// file. What it rests on ends with each flush, which makes pages clean: a store into a clean
+// page waits in a fault for a filesystem that is frozen or a disk that is behind, and succeeds
+// where a write is refused, on a filesystem that has failed. It also ends after storeTerm,
+// because the kernel flushes, too.
+func (f *fileMaps) endTerm() {
+	if !sysMapsAgreeWithIO {
+		return // what is mapped is written through the map alone
+	}
+	f.terms.Lock()
+	defer f.terms.Unlock()
+	f.term++
+	f.windows.each(func(m *mapping) {
+		m.written.clear()
+		m.dirtied.clear()
 	})
 }

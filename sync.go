@@ -3,7 +3,6 @@ package memmapfs
 import (
 	"errors"
 	"io/fs"
-	"math"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -27,9 +26,10 @@ type unsyncedBytes struct {
 	views   atomic.Int32 // Views that are running and may store unseen
 	viewed  atomic.Int64 // when the first View began since it was last asked what they stored; 0 is none
 
-	// timeAtStore is the file's modification time when stored was set, in nanoseconds, or
-	// unknownTime. If it is another one by the time it would be moved, somebody has set it.
-	timeAtStore atomic.Int64
+	// timeBefore is the file's modification time when stored was set, and storedSince when that was, both
+	// in nanoseconds since 1970; timeBeforeView is what it was when the last View began. They tell
+	// whether somebody has set the time since.
+	timeBefore, storedSince, timeBeforeView atomic.Int64
 
 	writing writesUnderWay // those through the file, for which Close waits
 
@@ -52,17 +52,21 @@ func (u *unsyncedBytes) noteStore() {
 func (u *unsyncedBytes) noteFirstStore() {
 	u.stores.Store(true)
 	if !u.stored.Load() {
-		modified := int64(unknownTime)
-		if info, err := u.maps.stat(); err == nil {
-			modified = info.ModTime().UnixNano()
-		}
-		u.timeAtStore.Store(modified)
+		u.timeBefore.Store(u.modTime())
+		u.storedSince.Store(time.Now().UnixNano())
 		u.stored.Store(true)
 	}
 	u.noteDirty()
 }
 
-const unknownTime = math.MinInt64
+// modTime returns the file's modification time, in nanoseconds since 1970.
+func (u *unsyncedBytes) modTime() int64 {
+	info, err := u.maps.stat()
+	if err != nil {
+		return 0
+	}
+	return info.ModTime().UnixNano()
+}
 
 func (u *unsyncedBytes) noteDirty() {
 	if u.dirty.Load() || u.dirty.Swap(true) || u.mode() == SyncNever {
@@ -93,7 +97,8 @@ func (u *unsyncedBytes) endExposure() {
 // beginView takes note that a View may store unseen, until endView.
 func (u *unsyncedBytes) beginView() {
 	u.views.Add(1)
-	if u.viewed.Load() == 0 && u.viewed.CompareAndSwap(0, max(int64(time.Since(processStart)), 1)) {
+	u.timeBeforeView.Store(u.modTime())
+	if u.viewed.Load() == 0 && u.viewed.CompareAndSwap(0, time.Now().UnixNano()) {
 		if u.mode() != SyncNever {
 			u.maps.registry.register()
 		}
@@ -118,9 +123,9 @@ func (u *unsyncedBytes) settleViews() {
 	}
 	running := u.views.Load() > 0
 	if running {
-		u.viewed.CompareAndSwap(0, max(int64(time.Since(processStart)), 1)) // they may store after this, too
+		u.viewed.CompareAndSwap(0, time.Now().UnixNano()) // they may store after this, too
 	}
-	if !running && u.tellsDirty(time.Duration(began)) {
+	if !running && u.tellsDirty(time.Unix(0, began)) {
 		dirty := int64(-1)
 		u.maps.withDescriptor(false, func(d *descriptor) error {
 			return d.do(func(fd uintptr) (err error) {
@@ -132,9 +137,19 @@ func (u *unsyncedBytes) settleViews() {
 			return
 		}
 	}
-	u.timeAtStore.Store(unknownTime)
-	u.stored.Store(true)
+	if !u.stored.Load() {
+		u.timeBefore.Store(u.timeBeforeView.Load())
+		u.storedSince.Store(began)
+		u.stored.Store(true)
+	}
 	u.dirty.Store(true)
+}
+
+// timeWasSet takes note that the file's times were set through its filesystem: what was stored before
+// does not move them again.
+func (u *unsyncedBytes) timeWasSet() {
+	u.settleViews()
+	u.stored.Store(false)
 }
 
 // writesUnderWay counts the writes through a file from before they look whether it is closed until
@@ -147,8 +162,8 @@ type writesUnderWay struct {
 
 // tellsDirty reports whether pages stored to since a View began are dirty now. Those of filesystems in
 // memory never are.
-func (u *unsyncedBytes) tellsDirty(began time.Duration) bool {
-	return time.Since(processStart)-began < viewTerm && !u.maps.fillsHoles.Load() && !filtered()
+func (u *unsyncedBytes) tellsDirty(began time.Time) bool {
+	return time.Since(began) < viewTerm && !u.maps.fillsHoles.Load() && !filtered()
 }
 
 // beginWrite lets a write through the file begin, unless it is closed. endWrite ends it.
@@ -192,9 +207,6 @@ func (w *writesUnderWay) wait() {
 // wrote does what the SyncMode asks for after n bytes at off were written; with n of 0 it is
 // not known where.
 func (u *unsyncedBytes) wrote(off int64, n int) error {
-	if u.stored.Load() {
-		u.timeAtStore.Store(unknownTime) // it was this write that has set the time
-	}
 	switch u.mode() {
 	case SyncImmediate:
 		if n > 0 && u.maps.writable && u.maps.callsPay() {
@@ -264,11 +276,8 @@ func (u *unsyncedBytes) moveModTime() error {
 	if !u.stored.Load() || !u.stored.Swap(false) {
 		return nil
 	}
-	if known := u.timeAtStore.Load(); known != unknownTime {
-		info, err := u.maps.stat()
-		if err == nil && info.ModTime().UnixNano() != known {
-			return nil // somebody has set it since
-		}
+	if u.wasTimeSet() {
+		return nil
 	}
 	err := u.maps.withDescriptor(true, func(d *descriptor) error { return d.do(system.touchModTime) })
 	if errors.Is(err, syscall.EROFS) {
@@ -281,6 +290,15 @@ func (u *unsyncedBytes) moveModTime() error {
 		return nil
 	}
 	return err
+}
+
+// wasTimeSet reports whether somebody has set the file's modification time since the first store: it is
+// neither the one of before nor one that a write or store may have given it since.
+func (u *unsyncedBytes) wasTimeSet() bool {
+	const clockTick = 20 * time.Millisecond // by which the kernel's clock for files may be behind
+	now := u.modTime()
+	return now != 0 && now != u.timeBefore.Load() &&
+		(now < u.storedSince.Load()-int64(clockTick) || now > time.Now().UnixNano())
 }
 
 // flushAtClose makes durable what the SyncMode promises by the time of Close. The file counts as

@@ -26,7 +26,7 @@ import (
 var floors = []string{
 	0: "config.go errors.go", // used by all
 	1: "system.go mmap_*.go flock_*.go advise_linux.go advise_posix.go advise_windows.go advise_other.go",
-	2: "guard.go pageset.go budget.go",
+	2: "guard.go pageset.go budget.go costs.go",
 	3: "mapping.go",
 	4: "window.go demand.go descriptor.go openfile.go trust.go",
 	5: "filemaps.go makemap.go residency.go loading.go hints.go",
