@@ -51,7 +51,7 @@ not_run() {
 fail() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
 
 # need installs the Debian packages of programs that are missing, or skips the script:
-# need PROGRAM PACKAGE [PROGRAM PACKAGE]...
+# need PROGRAM PACKAGES [PROGRAM PACKAGES]...
 need() {
 	need_or_not "$@" || skip "$why_not"
 }
@@ -77,7 +77,7 @@ need_or_not() {
 	fi
 	why_not="${packages[*]} cannot be installed"
 	{
-		apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${packages[@]}"
+		apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ${packages[*]}
 	} >"$work/apt.log" 2>&1 || return 1
 	for program in "${wanted[@]}"; do
 		why_not="${packages[*]} was installed, and there is no $program"
