@@ -31,8 +31,9 @@ chosen=(
 	TestSharedLockBetweenProcesses
 )
 
-# These ask what is in memory, which a tmpfs always is.
+# These ask what is in memory, which a tmpfs always is. They take long, so they are run in some modes only.
 chosen_on_disk=(TestColdReads TestResidency TestPrefetch)
+chosen_modes='^(read-only|copy-on-write|read-write_windows_of_64_KiB)$'
 
 # skip ends the script: the system is not run here, for the reason given.
 skip() {
@@ -213,7 +214,7 @@ run_here() {
 	while read -r name place; do
 		steps=()
 		if "$@" "$work/tests/$name.test" -help 2>&1 | grep -q '^  -steps'; then
-			steps=(-steps "${few_steps:-100}")
+			steps=(-steps "$few_steps")
 		fi
 		(cd "$place" && timeout -k 10 "${LIMIT:-900}" "$@" "$work/tests/$name.test" -test.short -test.v \
 			-test.run "$pattern" ${test_flags[@]+"${test_flags[@]}"} "${steps[@]}") >"$work/log" 2>&1 && code=0 || code=$?
@@ -292,9 +293,14 @@ machine_parameters() {
 
 # machine_init prints the program that the kernel starts.
 machine_init() {
-	local in_memory on_disk
+	local in_memory on_disk few=${few_steps:-100}
 	in_memory=$(test_pattern)
-	on_disk=$(test_pattern "${chosen[@]}" "${chosen_on_disk[@]}")
+	on_disk="'$in_memory'"
+	if [[ -n ${WHOLE:-} ]]; then
+		few=
+	elif [[ -z ${RUN:-} ]]; then
+		on_disk+=" '$(test_pattern "${chosen_on_disk[@]}")/$chosen_modes'"
+	fi
 	cat <<-END
 		#!/bin/busybox sh
 		/bin/busybox mkdir -p /proc /sys /dev /tmp /disk /root /etc /sbin /usr/bin /usr/sbin
@@ -315,21 +321,31 @@ machine_init() {
 		export HOME=/root PATH=/bin:/sbin:/usr/bin:/usr/sbin CI=true
 		echo root:x:0:0:root:/root:/bin/sh >/etc/passwd
 		page=\$(awk '/^KernelPageSize/ { print \$2; exit }' /proc/self/smaps)
+		run_tests() {
+			cd /repository/\$place
+			steps=
+			[ -n "$few" ] && /tests/\$name.test -help 2>&1 | grep -q '^  -steps' && steps='-steps $few'
+			began=\$(date +%s)
+			/tests/\$name.test -test.short -test.v -test.timeout ${limit}s -test.run "\$pattern" \$steps \
+				</dev/null >/log 2>&1 && code=0 || code=\$?
+			[ "\$code" = 0 ] || grep -vE '$log_noise' /log | tail -n 200
+			grep -E '^--- (PASS|SKIP|FAIL)' /log | sed "s/^/TEST \$filesystem \$name /"
+			echo "MACHINE \$filesystem \$name code \$code in \$((\$(date +%s) - began)) s"
+		}
 		echo "MACHINE Linux \$(uname -rm), pages of \$page KiB"
 		for filesystem in ${FILESYSTEMS:-tmpfs ext4}; do
-			export TMPDIR=/disk pattern='$on_disk'
-			[ \$filesystem = ext4 ] || export TMPDIR=/tmp pattern='$in_memory'
-			while read -r name place; do
-				cd /repository/\$place
-				steps=
-				/tests/\$name.test -help 2>&1 | grep -q '^  -steps' && steps='-steps ${few_steps:-100}'
-				began=\$(date +%s)
-				/tests/\$name.test -test.short -test.v -test.timeout ${machine_timeout:-20m} \\
-					-test.run "\$pattern" \$steps >/log 2>&1 && code=0 || code=\$?
-				[ "\$code" = 0 ] || grep -vE '$log_noise' /log | tail -n 200
-				grep -E '^--- (PASS|SKIP|FAIL)' /log | sed "s/^/TEST \$filesystem \$name /"
-				echo "MACHINE \$filesystem \$name code \$code in \$((\$(date +%s) - began)) s"
-			done </tests/places
+			if [ \$filesystem = ext4 ]; then
+				export TMPDIR=/disk
+				set -- $on_disk
+			else
+				export TMPDIR=/tmp
+				set -- '$in_memory'
+			fi
+			for pattern; do
+				while read -r name place; do
+					run_tests
+				done </tests/places
+			done
 		done
 		echo 'MACHINE end'
 		sync
