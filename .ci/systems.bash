@@ -14,9 +14,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 exec </dev/null
 
 script=.ci/${0##*/}
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/memmapfs-ci
 work=$(mktemp -d "${TMPDIR:-/tmp}/memmapfs-ci.XXXXXX")
 trap 'rm -rf "$work"' EXIT
+cache=${XDG_CACHE_HOME:-${HOME:-$work}/.cache}/memmapfs-ci
 mkdir -p "$cache"
 
 # The tests that stand for the suite where all of them take too long: results beside the plain file's,
@@ -101,7 +101,7 @@ test_pattern() {
 	if [[ -n ${RUN:-} ]]; then
 		printf '%s' "$RUN"
 	elif [[ -n ${WHOLE:-} ]]; then
-		printf '^Test'
+		printf '^(Test|Fuzz|Example)'
 	else
 		[[ $# -gt 0 ]] || set -- "${chosen[@]}"
 		local IFS='|'
@@ -191,9 +191,9 @@ debian_mirror() {
 }
 
 # unpack_kernel FILE DIRECTORY unpacks the kernel image and the modules in modules_wanted of a Debian
-# package, and sets kernel and kernel_version.
-modules_wanted='/(virtio(_ring|_pci|_pci_modern_dev|_pci_legacy_dev|_blk)?|loop|ext4|jbd2|mbcache|crc16|libcrc32c'
-modules_wanted+='|crc32c_generic|crc32c-(intel|vpmsum)|crc32c-intel|fuse|overlay)\.ko(\.xz)?$'
+# package, and sets kernel.
+modules_wanted='/(virtio(_ring|_pci|_pci_modern_dev|_pci_legacy_dev|_blk)?|loop|ext4|jbd2|mbcache|crc16'
+modules_wanted+='|libcrc32c|crc32c_generic|crc32c-(intel|vpmsum))\.ko$'
 unpack_kernel() {
 	local file=$1 directory=$2
 	mkdir -p "$directory"
@@ -202,7 +202,6 @@ unpack_kernel() {
 	tar -xf "$work/kernel.tar" -C "$directory" -T "$work/kernel.files"
 	rm "$work/kernel.tar"
 	kernel=$(find "$directory/boot" -name 'vmlinu*' | head -n 1)
-	kernel_version=${kernel##*/vmlinu?-}
 	[[ -s $kernel ]] || fail "$file has no kernel"
 }
 
@@ -332,6 +331,7 @@ machine_init() {
 			grep -E '^--- (PASS|SKIP|FAIL)' /log | sed "s/^/TEST \$filesystem \$name /"
 			echo "MACHINE \$filesystem \$name code \$code in \$((\$(date +%s) - began)) s"
 		}
+		echo
 		echo "MACHINE Linux \$(uname -rm), pages of \$page KiB"
 		for filesystem in ${FILESYSTEMS:-tmpfs ext4}; do
 			if [ \$filesystem = ext4 ]; then
