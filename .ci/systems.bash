@@ -208,15 +208,15 @@ unpack_kernel() {
 # run_here PATTERN [COMMAND...] runs the test programs in $work/tests, by the command if there is one, each
 # for at most LIMIT seconds; random sequences are few_steps long if that is set.
 run_here() {
-	local pattern=$1 name place steps failed=() passed=0 skipped='' began=$SECONDS
+	local pattern=$1 name place steps failed=() passed=0 skipped='' began=$SECONDS limit=${LIMIT:-900}
 	shift
 	while read -r name place; do
 		steps=()
 		if "$@" "$work/tests/$name.test" -help 2>&1 | grep -q '^  -steps'; then
 			steps=(-steps "$few_steps")
 		fi
-		(cd "$place" && timeout -k 10 "${LIMIT:-900}" "$@" "$work/tests/$name.test" -test.short -test.v \
-			-test.run "$pattern" ${test_flags[@]+"${test_flags[@]}"} "${steps[@]}") >"$work/log" 2>&1 && code=0 || code=$?
+		(cd "$place" && timeout -k 10 "$((limit + 60))" "$@" "$work/tests/$name.test" -test.short -test.v \
+			-test.timeout "${limit}s" -test.run "$pattern" ${test_flags[@]+"${test_flags[@]}"} "${steps[@]}") >"$work/log" 2>&1 && code=0 || code=$?
 		if [[ -n ${CONSOLE:-} ]]; then
 			cat "$work/log" >>"$CONSOLE"
 		fi
