@@ -212,11 +212,13 @@ run_here() {
 	shift
 	while read -r name place; do
 		steps=()
-		if "$@" "$work/tests/$name.test" -help 2>&1 | grep -q '^  -steps'; then
-			steps=(-steps "$few_steps")
+		if [[ -n ${few_steps:-} ]]; then
+			"$@" "$work/tests/$name.test" -help >"$work/flags" 2>&1 || true
+			! grep -q '^  -steps' "$work/flags" || steps=(-steps "$few_steps")
 		fi
 		(cd "$place" && timeout -k 10 "$((limit + 60))" "$@" "$work/tests/$name.test" -test.short -test.v \
-			-test.timeout "${limit}s" -test.run "$pattern" ${test_flags[@]+"${test_flags[@]}"} "${steps[@]}") >"$work/log" 2>&1 && code=0 || code=$?
+			-test.timeout "${limit}s" -test.run "$pattern" ${test_flags[@]+"${test_flags[@]}"} ${steps[@]+"${steps[@]}"}) \
+			>"$work/log" 2>&1 && code=0 || code=$?
 		if [[ -n ${CONSOLE:-} ]]; then
 			cat "$work/log" >>"$CONSOLE"
 		fi
