@@ -106,7 +106,7 @@ func (f *fileMaps) advise(s byteRange, advice int) error {
 // lacks a number says EINVAL (madvise(2)), and of a range that is mapped there is nothing else to say
 // so about.
 func adviseError(err error) error {
-	if errors.Is(err, syscall.EINVAL) {
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOSYS) {
 		return fmt.Errorf("this system does not have the hint: %w: %w", errors.ErrUnsupported, err)
 	}
 	return err
@@ -206,9 +206,23 @@ func (f *fileMaps) lockWindowsLocked(s byteRange) (done []*mapping, err error) {
 	return done, nil
 }
 
-// lockPart locks pages. They are brought in before, by prefetch: filling the page table of a map
-// that is advised to be read in no order reads page by page.
-func lockPart(part []byte) error { return system.lockPages(part) }
+// lockPart locks pages that prefetch has brought in before, and has them touched: where a lock takes pages
+// as they are touched, those of a private map are not copied by it.
+func lockPart(part []byte) error {
+	if len(part) == 0 {
+		return nil
+	}
+	if err := system.lockPages(part); err != nil {
+		return err
+	}
+	if system.populate(part) == nil {
+		return nil
+	}
+	for at := int64(0); at < int64(len(part)); at += pageBytes {
+		readable(&part[at])
+	}
+	return nil
+}
 
 func (m *mapping) unlock(ranges []byteRange) (err error) {
 	for _, s := range ranges {
@@ -235,16 +249,14 @@ func (f *fileMaps) unlock(s byteRange) (err error) {
 // cannot be. The caller holds windows.mu.
 func (f *fileMaps) lockPagesLocked(m *mapping) error {
 	if f.host.config.LockPages {
-		if err := system.lockPages(m.part(byteRange{m.offset, m.offset + m.limit.Load()})); err != nil {
+		if err := lockPart(m.part(byteRange{m.offset, m.offset + m.limit.Load()})); err != nil {
 			return notLocked(err)
 		}
 		return nil
 	}
 	for _, s := range f.windows.locked {
 		s.to = min(s.to, m.offset+m.limit.Load())
-		if part := m.part(s); part != nil {
-			system.lockPages(part)
-		}
+		lockPart(m.part(s))
 	}
 	return nil
 }

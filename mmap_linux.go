@@ -83,8 +83,9 @@ func sysTouchModTime(fd uintptr) error {
 // copies. It needs Linux 5.14. What would be a fault is the error EFAULT.
 func sysPopulate(data []byte) error { return unix.Madvise(data, unix.MADV_POPULATE_READ) }
 
-// sysLockPages keeps the pages of a map in memory and brings in those that are not. mlock(2) would make a
-// copy of each private page, which then no longer shows the file.
+// sysLockPages keeps the pages of a map in memory, those that are not there from when they are touched
+// on. mlock(2) would bring them in, and make a copy of each private page, which then no longer shows
+// the file.
 func sysLockPages(data []byte) error {
 	const onFault = 1 // MLOCK_ONFAULT
 	_, _, errno := unix.Syscall(unix.SYS_MLOCK2, uintptr(unsafe.Pointer(unsafe.SliceData(data))), uintptr(len(data)), onFault)
@@ -94,14 +95,7 @@ func sysLockPages(data []byte) error {
 	if errno != 0 {
 		return errno
 	}
-	err := sysPopulate(data)
-	if err == unix.EINVAL {
-		err = unix.Mlock(data)
-	}
-	if err != nil {
-		unix.Munlock(data)
-	}
-	return err
+	return nil
 }
 
 // sysMapUnit returns the number of bytes of which the offset and the length of a map of the file are

@@ -1,3 +1,5 @@
+// Long: what calls write and what Data and View lend are one truth, under one lock.
+
 package memmapfs
 
 import (
@@ -35,6 +37,7 @@ type lentMap struct {
 	*mapping
 	views   int              // that are running
 	exposed bool             // Data has handed out its bytes, for good
+	filled  bool             // the private bytes were copied into it once; later ones are mirrored
 	base    map[int64][]byte // what was copied into its pages, by page of the file
 }
 
@@ -220,29 +223,50 @@ func (l *lentMap) setBase(index int64, base []byte) {
 	l.base[index] = base
 }
 
-// lendLocked copies the private bytes of the map's range into it, in pages that are not its own.
-func (b *privateBytes) lendLocked(l *lentMap) error {
-	if len(b.pages) == 0 {
-		return nil
-	}
+// lendLocked copies the private bytes of the map's range into it, in pages that are not its own. A page
+// that cannot be copied lies past the end of the file, or has no room on its disk: whoever touches it
+// has a fault.
+func (b *privateBytes) lendLocked(l *lentMap) {
 	s := l.byteRange()
-	own := b.ownPages(l, s)
-	for index, private := range b.pages {
-		at := index * pageBytes
-		if at < s.from || at >= s.to || l.base[index] != nil && own(at) {
-			continue
+	if len(b.pages) > 0 {
+		own := b.ownPages(l, s)
+		for index, private := range b.pages {
+			at := index * pageBytes
+			if at < s.from || at >= s.to || l.filled && own(at) {
+				continue
+			}
+			page := make([]byte, pageBytes)
+			if l.copyOut(page, at-l.offset) == nil {
+				private.overlay(page, 0)
+				l.setPage(page, index)
+			}
 		}
+	}
+	for _, other := range b.lent {
+		if !l.filled && other != l && other.isLent() && other.byteRange().overlaps(s) {
+			b.lendFromLocked(other, l)
+		}
+	}
+	l.filled = true
+}
+
+// lendFromLocked copies what was stored in one lent map into another one.
+func (b *privateBytes) lendFromLocked(from, to *lentMap) {
+	s := byteRange{max(from.offset, to.offset), min(from.byteRange().to, to.byteRange().to)}
+	own := b.ownPages(from, s)
+	for at := s.from; at < s.to; at += pageBytes {
 		page := make([]byte, pageBytes)
-		if l.copyOut(page, at-l.offset) != nil {
-			continue // past the end of the file
+		if own(at) && from.copyOut(page, at-from.offset) == nil {
+			to.setPage(page, at/pageBytes)
 		}
-		private.overlay(page, 0)
-		if l.copyIn(at-l.offset, page) != nil {
-			return ErrSIGBUS
-		}
+	}
+}
+
+// setPage copies a page into the map.
+func (l *lentMap) setPage(page []byte, index int64) {
+	if l.copyIn(index*pageBytes-l.offset, page) == nil {
 		l.setBase(index, page)
 	}
-	return nil
 }
 
 // data returns the bytes of the private map of the window that holds pos, for good.
@@ -253,14 +277,11 @@ func (b *privateBytes) data(pos int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := b.lentMapLocked(s, pos, true)
+	l, err := b.dataMapLocked(s, pos)
 	if err != nil {
 		return nil, err
 	}
-	if err := b.lendLocked(l); err != nil {
-		b.dropLocked(l)
-		return nil, err
-	}
+	b.lendLocked(l)
 	if !l.exposed {
 		b.maps.hide(l.byteRange(), false)
 		l.exposed = true
@@ -290,21 +311,24 @@ func (b *privateBytes) windowOf(pos int64) (s byteRange, size int64, err error) 
 	return byteRange{from, min(from+w.size, size)}, size, nil
 }
 
-// lentMapLocked returns a private map that has the range, or with exposed the one that Data has
-// handed out for pos, although it may end before the range does. It makes it if need be.
-func (b *privateBytes) lentMapLocked(s byteRange, pos int64, exposed bool) (*lentMap, error) {
-	if b.ended {
-		return nil, fs.ErrClosed
-	}
+// dataMapLocked returns the private map for Data: the one that it has handed out for pos before, although
+// it may end before the window does now, or one that has just the window.
+func (b *privateBytes) dataMapLocked(window byteRange, pos int64) (*lentMap, error) {
 	for _, l := range b.lent {
 		r := l.byteRange()
-		if r.from <= s.from && s.to <= r.to || exposed && l.exposed && r.from <= pos && pos < r.to {
+		if l.exposed && r.from == window.from && (r.to > pos || b.maps.windows.mapsWhole()) {
 			return l, nil
 		}
 	}
-	return b.newLentLocked(s)
+	for _, l := range b.lent {
+		if l.byteRange() == (byteRange{window.from, roundUp(window.to)}) {
+			return l, nil
+		}
+	}
+	return b.newLentLocked(window)
 }
 
+// newLentLocked makes a private map that has the range.
 func (b *privateBytes) newLentLocked(s byteRange) (*lentMap, error) {
 	if b.ended {
 		return nil, fs.ErrClosed
@@ -327,10 +351,7 @@ func (b *privateBytes) view(off, n int64) (*lentMap, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := b.lendLocked(l); err != nil {
-		b.dropLocked(l)
-		return nil, err
-	}
+	b.lendLocked(l)
 	if !l.pin() {
 		return nil, fs.ErrClosed
 	}
@@ -356,14 +377,32 @@ func (b *privateBytes) endView(l *lentMap, off, n int64) {
 	}
 }
 
-// viewMapLocked returns a map to view a range in: the whole file's, if it is mapped as a whole.
+// viewMapLocked returns a map to view a range in: the one that Data has handed out, if that has all of it;
+// else the whole file's, if the file is mapped as a whole.
 func (b *privateBytes) viewMapLocked(s byteRange) (*lentMap, error) {
-	if whole, _, err := b.windowOf(s.from); err == nil && whole.from == 0 && s.to <= whole.to {
-		if l, err := b.lentMapLocked(whole, s.from, false); err == nil {
+	exposed := false
+	for _, l := range b.lent {
+		if r := l.byteRange(); l.exposed && r.overlaps(s) {
+			if r.from <= s.from && s.to <= r.to {
+				return l, nil
+			}
+			exposed = true
+		}
+	}
+	if exposed {
+		return b.newLentLocked(s)
+	}
+	for _, l := range b.lent {
+		if r := l.byteRange(); r.from <= s.from && s.to <= r.to {
 			return l, nil
 		}
 	}
-	return b.lentMapLocked(s, s.from, false)
+	if whole, _, err := b.windowOf(s.from); err == nil && whole.from <= s.from && s.to <= whole.to {
+		if l, err := b.newLentLocked(whole); err == nil {
+			return l, nil
+		}
+	}
+	return b.newLentLocked(s)
 }
 
 // dropLocked takes away a lent map that nobody uses.
@@ -399,7 +438,7 @@ func (b *privateBytes) takeLocked(l *lentMap, s byteRange) (clean bool) {
 			base = now[:b.readLocked(now, at)]
 		}
 		if !bytes.Equal(page[:len(base)], base) {
-			b.takePageLocked(page[:len(base)], base, at)
+			b.takePageLocked(l, page[:len(base)], base, at)
 		}
 	}
 	return clean
@@ -417,8 +456,8 @@ func (b *privateBytes) readLocked(page []byte, off int64) int {
 	return n
 }
 
-// takePageLocked makes private what page, at off, has other than base.
-func (b *privateBytes) takePageLocked(page, base []byte, off int64) {
+// takePageLocked makes private what a page of a lent map, at off, has other than base.
+func (b *privateBytes) takePageLocked(l *lentMap, page, base []byte, off int64) {
 	b.maps.hide(byteRange{off, off + pageBytes}, true)
 	private := b.pageLocked(off / pageBytes)
 	for from := 0; from < len(page); from++ {
@@ -430,6 +469,11 @@ func (b *privateBytes) takePageLocked(page, base []byte, off int64) {
 			to++
 		}
 		private.write(page[from:to], from)
+		for _, other := range b.lent {
+			if other != l {
+				b.mirrorLocked(other, page[from:to], off+int64(from))
+			}
+		}
 		from = to
 	}
 }

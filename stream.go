@@ -18,6 +18,8 @@ func (f *MappedFile) Read(p []byte) (n int, err error) {
 		return n, f.wrap("read", err)
 	}
 	f.position.mu.Lock()
+	// A position can be read at up to the largest offset, an offset with a length past it cannot.
+	p = p[:min(int64(len(p)), math.MaxInt64-f.position.at)]
 	n, err = len(p), nil
 	if !f.maps.readHot(p, f.position.at) {
 		n, err = f.readAt(p, f.position.at)
