@@ -150,9 +150,6 @@ func (f *MappedFile) mapAtOpen() error {
 		info, err := f.maps.stat()
 		if err == nil && info.Mode().IsRegular() && info.Size() > 0 && f.maps.access() != os.O_WRONLY {
 			_, err = f.maps.mapWindow(0)
-			if r := f.maps.refused.Load(); err == nil && config.RequireMapping && r != nil {
-				err = r.err
-			}
 		}
 		if err != nil && err != io.EOF && (config.RequireMapping || !errors.Is(err, ErrNotMapped)) {
 			return err

@@ -197,7 +197,8 @@ func (f *fileMaps) refuse(r *refusal) {
 		f.host.counters.notMapped[r.reason].Add(1)
 	}
 	f.trusted.Store(false)
-	f.windows.each(func(m *mapping) { m.forget() })
+	f.forget()
+	f.endTerm()
 }
 
 // readThroughFile reads from the wrapped file.

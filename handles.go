@@ -96,6 +96,7 @@ func (h *handles) register(f *MappedFile) bool {
 	if h.closed.Load() || f.maps.closed.Load() {
 		return false
 	}
+	h.startAgeingLocked()
 	if f.slot > 0 {
 		return true
 	}
@@ -113,7 +114,6 @@ func (h *handles) register(f *MappedFile) bool {
 	}
 	h.open = append(h.open, weak.Make(f))
 	f.slot = len(h.open)
-	h.startAgeingLocked()
 	return true
 }
 

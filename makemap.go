@@ -101,6 +101,11 @@ func (f *fileMaps) mapIndexLocked(off int64, info os.FileInfo, byName bool) (*ma
 	if err := f.needDescriptorLocked(info, stale); err != nil {
 		return nil, err
 	}
+	if r := f.refuseFilesystem(f.filesystem); !byName && r != nil {
+		f.refuse(r)
+		f.dropDescriptorLocked(true)
+		return nil, r.err
+	}
 	m, err := f.newMapping(offset, length, f.mapFlags(), byName)
 	if errors.Is(err, errOverBudget) && byName && len(w.live) > 0 && w.leastUsed() >= 0 {
 		f.keepLostLocked(w.drop(w.leastUsed()))
@@ -115,13 +120,7 @@ func (f *fileMaps) mapIndexLocked(off int64, info os.FileInfo, byName bool) (*ma
 		f.dropDescriptorLocked(true)
 		return nil, err
 	}
-	before := len(w.live)
-	for stale && len(w.live) > 0 {
-		f.keepLostLocked(w.drop(len(w.live) - 1))
-	}
-	f.keepLostLocked(w.makeRoom(index))
-	f.host.counters.windowsDropped.Add(int64(before - len(w.live)))
-	w.insert(m)
+	f.replaceLocked(m, stale)
 	if err := f.measure(); err != nil {
 		return nil, err
 	}
@@ -133,6 +132,19 @@ func (f *fileMaps) mapIndexLocked(off int64, info os.FileInfo, byName bool) (*ma
 		return nil, err
 	}
 	return m, nil
+}
+
+// replaceLocked makes m the mapping of its window, in place of one that has to go for it, or of all where
+// they are stale. The caller holds windows.mu and knows that there is room.
+func (f *fileMaps) replaceLocked(m *mapping, stale bool) {
+	w := &f.windows
+	before := len(w.live)
+	for stale && len(w.live) > 0 {
+		f.keepLostLocked(w.drop(len(w.live) - 1))
+	}
+	f.keepLostLocked(w.makeRoom(m.index))
+	f.host.counters.windowsDropped.Add(int64(before - len(w.live)))
+	w.insert(m)
 }
 
 // isStale reports whether a map of the file may show other bytes than the file has now: on

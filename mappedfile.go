@@ -187,6 +187,9 @@ func (f *MappedFile) WriteAt(p []byte, off int64) (int, error) {
 		return f.writeAtAny(p, off)
 	}
 	f.unsynced.noteStore()
+	if f.maps.closed.Load() {
+		return 0, f.wrap("write", fs.ErrClosed) // Close may have looked for the note before
+	}
 	return len(p), nil
 }
 
@@ -195,6 +198,9 @@ func (f *MappedFile) writeAtAny(p []byte, off int64) (int, error) {
 	if f.mayStore && len(p) > 0 {
 		if m := f.maps.windows.at(off); m != nil && f.maps.storeIn(m, p, off) {
 			f.unsynced.noteStore()
+			if f.maps.closed.Load() {
+				return 0, f.wrap("write", fs.ErrClosed)
+			}
 			return len(p), nil
 		}
 	}

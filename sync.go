@@ -19,7 +19,6 @@ type unsyncedBytes struct {
 	dirty  atomic.Bool // written since the last flush began
 	stored atomic.Bool // stored through a map since the modification time was last moved
 	queued atomic.Bool // for a flush in the background, at some time
-	stores atomic.Bool // something was stored through a map, at some time: see flushAtClose
 	writes atomic.Bool // something was written through the file, at some time
 
 	exposed atomic.Bool  // Data has handed out bytes that may be stored to unseen
@@ -50,7 +49,6 @@ func (u *unsyncedBytes) noteStore() {
 }
 
 func (u *unsyncedBytes) noteFirstStore() {
-	u.stores.Store(true)
 	if !u.stored.Load() {
 		u.timeBefore.Store(u.modTime())
 		u.storedSince.Store(time.Now().UnixNano())
@@ -305,9 +303,8 @@ func (u *unsyncedBytes) wasTimeSet() bool {
 // closed, and its maps are gone: nothing can be written or stored any more but by a write through
 // the file that has begun before.
 //
-// A store that was under way beside a flush is in the page cache before its map was revoked, but
-// its note may come later. So a file that was ever stored to through a map is flushed even if
-// nothing says that it has to be.
+// A store that was under way is in the page cache before its map was revoked, but its note may come
+// later: then the write that made it fails.
 func (u *unsyncedBytes) flushAtClose() error {
 	if mode := u.mode(); (mode == SyncLazy || mode == SyncPeriodic) && u.isRegular() {
 		u.writing.wait()
@@ -316,7 +313,7 @@ func (u *unsyncedBytes) flushAtClose() error {
 	defer u.flushing.Unlock()
 	err := u.takeError()
 	u.settleViews()
-	if u.mode() != SyncNever && (u.awaitsFlush() || u.stores.Load() && u.mode() != SyncImmediate) {
+	if u.mode() != SyncNever && u.awaitsFlush() {
 		return join(err, u.unlessUnsyncable(u.flush()))
 	}
 	return join(err, u.moveModTime())
@@ -324,7 +321,7 @@ func (u *unsyncedBytes) flushAtClose() error {
 
 // needsEnd reports whether flushAtClose has anything to do.
 func (u *unsyncedBytes) needsEnd() bool {
-	return u.queued.Load() || u.awaitsFlush() || u.stores.Load() || u.writes.Load() || u.viewed.Load() != 0
+	return u.queued.Load() || u.awaitsFlush() || u.stored.Load() || u.writes.Load() || u.viewed.Load() != 0
 }
 
 func (u *unsyncedBytes) isRegular() bool {
