@@ -58,8 +58,11 @@ func (f *Twins) Same(what string, call func(file absfs.File) (answer any, err er
 func state(file absfs.File) string {
 	at, err := file.Seek(0, io.SeekCurrent)
 	info, statErr := file.Stat()
-	if err != nil || statErr != nil {
-		return ErrorClass(err) + ", " + ErrorClass(statErr)
+	switch {
+	case err != nil:
+		return ErrorClass(err) // Stat of a closed file is another error on each system
+	case statErr != nil:
+		return ErrorClass(statErr)
 	}
 	return fmt.Sprintf("position %d of %d bytes", at, info.Size())
 }
