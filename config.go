@@ -26,7 +26,7 @@ const (
 	ModeReadOnly MappingMode = iota
 	// ModeReadWrite maps files shared, and writable where the handle was opened with
 	// O_RDWR: a write to pages written a moment ago is a store into the map. All others
-	// (growth, O_APPEND, O_WRONLY, the first to a page, the first after a flush of the
+	// (growth, O_APPEND, O_WRONLY, the first ones to a page, also after each flush of the
 	// file and after 5 seconds) go to the file.
 	ModeReadWrite
 	// ModeCopyOnWrite keeps all writes in the handle, whatever its open flags: they

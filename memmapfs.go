@@ -76,8 +76,9 @@
 //
 // # Systems
 //
-// Files are mapped on Linux, Android, macOS, iOS, FreeBSD, NetBSD, DragonFly BSD, Solaris,
-// illumos and Windows. Elsewhere (OpenBSD, AIX, js/wasm, wasip1) everything works through the
+// Files are mapped on Linux, Android, macOS, iOS, FreeBSD, DragonFly BSD and Windows; on NetBSD,
+// Solaris and illumos, which do not promise that maps and calls agree, for those who ask by name
+// or with [MapAlways]. Elsewhere (OpenBSD, AIX, js/wasm, wasip1) everything works through the
 // wrapped file, Data gives nil and View fails with [ErrNotMapped]. The comments of methods say
 // where systems differ.
 package memmapfs

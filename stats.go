@@ -38,7 +38,7 @@ type Stats struct {
 	ReadsUnmapped int64 `json:"readsUnmapped"` // not mapped: the file cannot be, or no map has paid yet
 
 	// Writes that went to the wrapped file since New, in calls of its Write and WriteAt, by the reason.
-	WritesCold     int64 `json:"writesCold"`     // the first to a page since it was mapped, flushed or punched out, and after 5 seconds
+	WritesCold     int64 `json:"writesCold"`     // the first ones to a page since it was mapped, flushed or punched out, and after 5 seconds
 	WritesPastEnd  int64 `json:"writesPastEnd"`  // growth, and all of O_APPEND
 	WritesUnmapped int64 `json:"writesUnmapped"` // not mapped, or not so that it can be stored to
 	WritesFlushed  int64 `json:"writesFlushed"`  // a flush follows each: SyncImmediate, O_SYNC
