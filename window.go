@@ -33,7 +33,7 @@ type windows struct {
 	buckets atomic.Pointer[[]windowBucket] // the others, by index
 	clock   atomic.Uint64                  // moves with every look for a missing window to map
 
-	mu     sync.Mutex // guards the fields below and all changes; the locks of single maps are taken under it
+	mu     sync.Mutex // guards the fields below and all changes; mapping.mu is taken under it
 	size   int64      // bytes of the file per window; fixed once a window is mapped
 	budget int        // windows mapped at a time
 	live   []*mapping
