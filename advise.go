@@ -116,9 +116,9 @@ func (f *MappedFile) AdviseDontNeed() error {
 	return f.wrap("advise", f.maps.advise(wholeRange, sysAdviseDontNeed))
 }
 
-// AdviseFree hints that memory may be reclaimed from the file's pages now. Changed pages are
-// written to the file first: nothing is lost. It is MADV_PAGEOUT on Linux (5.4); MADV_FREE,
-// which loses data, does not exist for file maps (madvise(2)).
+// AdviseFree hints that memory may be reclaimed from the file's pages now. Changed pages stay in
+// the page cache until they were written (Sync): nothing is lost. It is MADV_PAGEOUT on Linux
+// (5.4); MADV_FREE, which loses data, does not exist for file maps (madvise(2)).
 func (f *MappedFile) AdviseFree() error {
 	return f.wrap("advise", f.maps.advise(wholeRange, sysAdvisePageOut))
 }

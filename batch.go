@@ -20,10 +20,10 @@ type ReadRequest struct {
 // stack.
 const batchPart = 64
 
-// ReadBatch does all reads of the batch, each with ReadAt's result in its N and Err, and returns the
-// first Err other than io.EOF. It is ReadAt for each, one after the other, but cheaper: what is mapped
-// and in memory is copied under one guard, and of what is not the system is asked to begin reading all
-// at once, before the first is waited for.
+// ReadBatch does all reads of the batch, each with ReadAt's result in its N and Err, and returns
+// the first Err other than io.EOF. It is ReadAt for each, one after the other, but cheaper: what is
+// mapped and in memory is copied under one guard, and of what is not the system is asked to begin
+// reading all at once, before the first is waited for.
 //
 // No order is promised between the reads: buffers that overlap hold one or the other. It allocates
 // nothing and may be called from many goroutines, with batches of their own.

@@ -25,13 +25,15 @@ const (
 	// ErrWriteToReadOnlyMap.
 	ModeReadOnly MappingMode = iota
 	// ModeReadWrite maps files shared, and writable where the handle was opened with
-	// O_RDWR: a write to a page written before is a store into the map, all other
-	// writes (growth, O_APPEND, O_WRONLY, the first to a page) go to the file.
+	// O_RDWR: a write to pages written a moment ago is a store into the map. All others
+	// (growth, O_APPEND, O_WRONLY, the first ones to a page, also after each flush of the
+	// file and after 5 seconds) go to the file.
 	ModeReadWrite
 	// ModeCopyOnWrite keeps all writes in the handle, whatever its open flags: they
 	// never reach the file and are gone after Close. Truncate and growth are refused.
-	// A file that was empty when it was opened has nothing to protect and is treated
-	// as in ModeReadWrite.
+	// What was written by calls is kept whoever truncates the file meanwhile. A file
+	// that was empty when it was opened has nothing to protect and is treated as in
+	// ModeReadWrite.
 	ModeCopyOnWrite
 	// ModeExecute maps files private, readable and executable; otherwise it is ModeReadOnly.
 	ModeExecute
@@ -74,19 +76,22 @@ func (m SyncMode) String() string {
 	return "SyncMode(" + strconv.Itoa(int(m)) + ")"
 }
 
-// MappingPolicy says of which files calls are served from maps.
+// MappingPolicy says of which files calls are served from maps. A wrapped file of a type that is
+// not known, and that reads other bytes than its descriptor shows, is never mapped, whatever the
+// policy is.
 type MappingPolicy int
 
 const (
 	// MapAuto: of files whose map is known to show what their calls show: on local filesystems
-	// that keep one page cache, and on overlayfs where the handle was opened for writing.
+	// that keep one page cache, and on overlayfs where the handle was opened with O_RDWR.
 	MapAuto MappingPolicy = iota
 	// MapAlways: of all files that can be mapped. The caller vouches for it that nobody changes
 	// these files behind their maps: not another machine, for files of a network, and nobody who
-	// opens a file of a container's root filesystem for writing while it is mapped here.
+	// opens a file of a container's root filesystem for writing while it is mapped here. If
+	// somebody does, reads give old bytes, for good, and old and new ones by turns.
 	MapAlways
 	// MapNever: of none. Only who asks for a map by name (Data, View, a hint, Prefetch,
-	// LockMemory, RequireMapping) gets one.
+	// LockMemory) gets one. With RequireMapping every open of a file that could be mapped fails.
 	MapNever
 )
 
@@ -133,7 +138,9 @@ type Config struct {
 	// Mapping says of which files calls are served from maps. Default: MapAuto. Where a map may
 	// show other bytes than the file (FUSE, network filesystems, read-only handles on overlayfs,
 	// kinds that are not known), MapAuto lets all calls go to the file; MappedFile.MappingError
-	// says so, and Stats counts it. It has no effect on what Data and View lend.
+	// says so, and Stats counts it. For which files MapAlways is safe is told in
+	// docs/PERFORMANCE.md. It has no effect on what Data and View lend, nor on Windows on handles
+	// opened with O_RDWR in another mode than ModeReadWrite, whose calls always go to the file.
 	Mapping MappingPolicy
 
 	// SyncMode says when writes are made durable. Default: SyncImmediate;
@@ -169,8 +176,9 @@ type Config struct {
 	MaxWindows int
 
 	// RequireMapping maps each regular file that can be read and is not empty when it is opened,
-	// and lets the open fail, with an error wrapping ErrNotMapped that says what to try, if it
-	// cannot be mapped. Default: false, such a file works through the wrapped file.
+	// and lets the open fail, with an error wrapping ErrNotMapped that says why and what to try,
+	// if it cannot be mapped, or its calls are not served from the map (see Mapping). Default:
+	// false, such a file works through the wrapped file.
 	RequireMapping bool
 
 	// ColdReads lets reads touch mapped pages that are not known to be in memory, as other

@@ -24,7 +24,7 @@ type descriptor struct {
 	info  os.FileInfo
 	named bool // it can be had again by its name
 
-	mu       sync.Mutex // guards closed and closeErr; no lock is taken under it
+	mu       sync.Mutex // guards closed and closeErr; secondDescriptors.mu is taken under it
 	closed   bool
 	closeErr error // of a close that giveBack did; close returns it
 }
@@ -198,7 +198,7 @@ func (d *descriptor) isClosed() bool {
 var seconds secondDescriptors
 
 type secondDescriptors struct {
-	mu   sync.Mutex // guards the fields below; a descriptor's mu is not taken under it
+	mu   sync.Mutex // guards the fields below; a descriptor's mu is only tried under it
 	open []weak.Pointer[descriptor]
 	gone int // how many of them were closed since open was last swept
 }

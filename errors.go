@@ -13,7 +13,9 @@ import (
 var (
 	// ErrNotMapped reports that an operation needs a map and the file has none and
 	// cannot get one: it has no descriptor (memfs), is empty, is not a regular
-	// file, or its filesystem refuses maps.
+	// file, shows other bytes than its descriptor, or its filesystem refuses maps.
+	// The rest of the error's text says which, and what to try. In MappingError, and
+	// with Config.RequireMapping, it also says that no call is served from a map.
 	ErrNotMapped error = &sentinel{"file is not memory-mapped", errors.ErrUnsupported}
 
 	// ErrInvalidOffset reports a negative offset or a negative length.
@@ -25,7 +27,9 @@ var (
 	ErrInvalidWhence error = &sentinel{"invalid whence", fs.ErrInvalid}
 
 	// ErrWriteToReadOnlyMap reports a write to a handle that was opened read-only
-	// in ModeReadOnly or ModeExecute. It matches fs.ErrPermission too.
+	// in ModeReadOnly or ModeExecute: open the file with OpenFile and os.O_RDWR, or
+	// use ModeCopyOnWrite for writes that stay in the handle. It matches
+	// fs.ErrPermission too.
 	ErrWriteToReadOnlyMap error = &sentinel{"cannot write to read-only mapping", fs.ErrPermission}
 
 	// ErrSIGBUS reports an access fault in mapped memory: the file was truncated,

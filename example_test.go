@@ -173,6 +173,35 @@ func ExampleConfig_hugeFile() {
 	// Within the budget: true
 }
 
+// Files of a container's image are on overlayfs, where MapAuto serves no read-only handle from a map.
+// MapAlways does, for a directory whose files nobody changes while they are open: the caller vouches
+// for that. Files that are changed are used through a filesystem of their own, without it.
+func ExampleConfig_mapAlways() {
+	path, remove := temporaryFile(make([]byte, 1<<20))
+	defer remove()
+
+	base, err := osfs.NewFS()
+	check(err)
+	models := memmapfs.New(base, &memmapfs.Config{
+		SyncMode:    memmapfs.SyncNever,
+		MapFullFile: true,
+		Mapping:     memmapfs.MapAlways,
+	})
+	file, err := models.Open(path)
+	check(err)
+	model := file.(*memmapfs.MappedFile)
+	if reason := model.MappingError(); reason != nil && !errors.Is(reason, memmapfs.ErrNotMapped) {
+		check(reason)
+	}
+	header := make([]byte, 4096)
+	_, err = model.ReadAt(header, 0) // the same bytes, from a map or from the file
+	check(err)
+	check(model.Close())
+
+	fmt.Println("On a filesystem that maps are not trusted on:", models.Stats().NotMappedFilesystem)
+	// Output: On a filesystem that maps are not trusted on: 0
+}
+
 // Small windows keep the mapped part of a file small, however large the file is.
 func ExampleConfig_memoryOptimized() {
 	path, remove := temporaryFile(make([]byte, 1<<20))

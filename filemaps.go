@@ -35,7 +35,7 @@ type fileMaps struct {
 	tellsResidency atomic.Bool                 // the kernel says truly which pages are in memory
 
 	sizing sync.Mutex // held by measure; no lock but openFile.closing is taken under it
-	terms  sync.Mutex // guards term, and what is added to mappings' written
+	terms  sync.Mutex // guards term, and what is added to mappings' written; no lock is taken under it
 	term   uint64     // of the permission to store: see endTerm
 
 	hidden *hiddenPages           // pages that no call is served from; nil if there can be none

@@ -19,7 +19,7 @@ type handles struct {
 	host
 	flusher flusher
 
-	changing sync.Mutex // held while several files' windows.mu are: see withoutMaps
+	changing sync.Mutex // held while several files' windows.mu are: see withoutMaps; all locks of files are taken under it
 
 	mu     sync.Mutex                 // guards the fields below; no lock is taken under it
 	open   []weak.Pointer[MappedFile] // see register

@@ -267,19 +267,20 @@ func (f *MappedFile) writable() error {
 	return nil
 }
 
-// Close flushes what the SyncMode promises to be durable, takes the map away and closes the
-// wrapped file. Calls under way end with a complete result or fs.ErrClosed; slices from Data
-// fault from here on. A background flush that failed and was not yet reported is reported
-// here. The second Close gives fs.ErrClosed.
+// Close takes the map away, flushes what the SyncMode promises to be durable and closes the
+// wrapped file. Calls under way end with a complete result or fs.ErrClosed; with SyncPeriodic and
+// SyncLazy it waits for writes under way through the wrapped file, so that the flush covers them.
+// Slices from Data fault from here on. A background flush that failed and was not yet reported is
+// reported here. The second Close gives fs.ErrClosed.
 func (f *MappedFile) Close() error {
 	return f.close(f.handles.closed.Load())
 }
 
-// close is Close. After that of the filesystem it is late: what is left to do is done, and the error
-// is fs.ErrClosed.
+// close is Close. After that of the filesystem it is late: what is left to do is done, and the
+// error is fs.ErrClosed.
 //
-// The order is: nothing new begins; private bytes end; the maps are taken away, so that no store can
-// come any more; what was stored and written is flushed; the descriptors are closed.
+// The order is: nothing new begins; private bytes end; the maps are taken away, so that no store
+// can come any more; what was stored and written is flushed; the descriptors are closed.
 func (f *MappedFile) close(late bool) error {
 	if !f.maps.closed.CompareAndSwap(false, true) {
 		return f.wrap("close", fs.ErrClosed)
@@ -325,8 +326,8 @@ func (f *MappedFile) Stat() (fs.FileInfo, error) {
 // Truncate changes the size of the file and leaves the position alone. The map is taken away,
 // and made again when it is next needed: slices from Data fault afterwards. In ModeCopyOnWrite
 // it is refused with an error wrapping errors.ErrUnsupported, and on a handle opened with O_RDONLY
-// as Write is. On Windows it fails while a View of the file is running, or others have the file mapped:
-// see MemMapFS.Truncate.
+// as Write is. On Windows it fails while a View of the file is running, or others have the file
+// mapped: see MemMapFS.Truncate.
 func (f *MappedFile) Truncate(size int64) error {
 	return f.wrap("truncate", f.truncate(size))
 }
@@ -412,10 +413,11 @@ func (f *MappedFile) SyscallConn() (syscall.RawConn, error) {
 
 // Sync makes everything written to the file durable, in every mode and whichever way it was
 // written: through this handle, through Data or View, or by others. It returns the error of
-// an earlier background flush that failed and was not yet reported. On Windows a handle that is not
-// open for writing cannot flush a file: there the error is the wrapped file's, which matches
-// fs.ErrPermission, but in ModeCopyOnWrite, where nothing that the handle has written is to be
-// flushed, it is nil.
+// an earlier background flush that failed and was not yet reported. After one that failed the next
+// write of each page goes through the wrapped file, which refuses what cannot be kept. On Windows
+// a handle that is not open for writing cannot flush a file: there the error is the wrapped
+// file's, which matches fs.ErrPermission, but in ModeCopyOnWrite, where nothing that the handle
+// has written is to be flushed, it is nil.
 func (f *MappedFile) Sync() error {
 	if f.maps.isClosed() {
 		return f.wrap("sync", fs.ErrClosed)
@@ -424,9 +426,9 @@ func (f *MappedFile) Sync() error {
 }
 
 // SyncRange makes the n bytes from off on durable, with the size of the file as far as they
-// need it. Where it can it flushes nothing else. A negative argument gives ErrInvalidOffset. While a
-// flush in the background has failed and neither Sync nor Close has reported it, it fails with that
-// error, because the bytes of the range may be among those that were lost.
+// need it. Where it can it flushes nothing else. A negative argument gives ErrInvalidOffset. While
+// a flush in the background has failed and neither Sync nor Close has reported it, it fails with
+// that error, because the bytes of the range may be among those that were lost.
 func (f *MappedFile) SyncRange(off, n int64) error {
 	switch {
 	case f.maps.isClosed():

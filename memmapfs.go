@@ -7,31 +7,35 @@
 // wrapped file would have given. Where the map can serve a call it does, without a system call;
 // everything else goes to the file: ranges past the end of the map, pages not known to be in
 // memory, accesses that fault because the file was truncated or its disk is full, and files
-// that cannot be mapped at all.
+// that cannot be mapped at all, or of which a map may show other bytes than the file.
 //
 // # What is mapped
 //
 // Regular files that are not empty and offer a descriptor by SyscallConn or Fd, and files of
-// osfs. Opening maps nothing unless an option of the [Config] asks for it: a map is made by
-// [MappedFile.Data], [MappedFile.View], [MappedFile.Prefetch], [MappedFile.LockMemory] or a
-// hint, or when the reads and writes so far show that it will pay. One pass over a file by
-// calls of 8 KiB and more never maps it. Whatever is opened is a *[MappedFile];
-// [MappedFile.Mapped] says whether it has a map at present, and Config.RequireMapping makes the
-// lack of one an error of the open.
+// osfs, on filesystems where maps and calls are known to show the same bytes: local ones, but not
+// FUSE or those of a network, nor read-only handles on overlayfs (see [MappingPolicy]). Opening
+// maps nothing unless an option of the [Config] asks for it: a map is made by [MappedFile.Data],
+// [MappedFile.View], [MappedFile.Prefetch], [MappedFile.LockMemory] or a hint, or when the reads
+// and writes so far show that it will pay. One pass over a file by long calls never maps it.
+//
+// Whatever is opened is a *[MappedFile]. [MappedFile.Mapped] says whether it has a map at present,
+// [MappedFile.MappingError] why calls get none, and Config.RequireMapping makes the lack of one an
+// error of the open.
 //
 // # Modes
 //
 // [MappingMode] says how files are mapped and where writes go; what a handle may do is decided
 // by its open flags. [ModeReadOnly], the default, sends writes to the file. [ModeReadWrite]
-// stores into pages that were written before. [ModeCopyOnWrite] keeps writes in the handle.
+// stores into pages that were written a moment ago. [ModeCopyOnWrite] keeps writes in the handle.
 // [ModeExecute] maps files executable.
 //
 // # Ways to the bytes
 //
 // Read, ReadAt, Write, WriteAt and the like copy, and give the wrapped file's result whatever
-// happens to the file. [MappedFile.View] lends the bytes to a function without a copy, and a
-// fault in them is an error. [MappedFile.Data] gives the mapped bytes themselves; a fault in
-// the caller's access to them ends the program.
+// happens to the file. [MappedFile.ReadBatch] is many reads in one call. [MappedFile.View] lends
+// the bytes to a function without a copy, and a fault in them is an error; [ViewSlice] lends them
+// as values of a type. [MappedFile.Data] gives the mapped bytes themselves; a fault in the
+// caller's access to them ends the program. View, ViewSlice and Data show what the map shows.
 //
 // # Durability
 //
@@ -39,6 +43,13 @@
 // written, and [MappedFile.SyncRange] a range. [SyncMode] says when writes are durable without
 // it. A flush in the background that fails is reported by the next Sync or Close, and at once
 // to Config.OnSyncError.
+//
+// # Times
+//
+// After a write by a method the modification time has moved by the next Sync or Close, unless
+// somebody has set it meanwhile. The access time is what maps make of it (mmap(2)): the system
+// moves it when a file is mapped and with reads that go to the file, as the mount allows it, and
+// not with reads that a map serves.
 //
 // # Concurrency
 //
@@ -65,8 +76,9 @@
 //
 // # Systems
 //
-// Files are mapped on Linux, Android, macOS, iOS, FreeBSD, NetBSD, DragonFly BSD, Solaris,
-// illumos and Windows. Elsewhere (OpenBSD, AIX, js/wasm, wasip1) everything works through the
+// Files are mapped on Linux, Android, macOS, iOS, FreeBSD, DragonFly BSD and Windows; on NetBSD,
+// Solaris and illumos, which do not promise that maps and calls agree, for those who ask by name
+// or with [MapAlways]. Elsewhere (OpenBSD, AIX, js/wasm, wasip1) everything works through the
 // wrapped file, Data gives nil and View fails with [ErrNotMapped]. The comments of methods say
 // where systems differ.
 package memmapfs
@@ -126,8 +138,8 @@ func (mfs *MemMapFS) Open(name string) (absfs.File, error) {
 }
 
 // OpenFile opens a file with the flags and, if it is created, the permissions that the wrapped
-// filesystem takes. The file is a *MappedFile. With other flags than those of package os
-// (O_DIRECT, O_PATH) it is not mapped.
+// filesystem takes. The file is a *MappedFile. With flags whose effect on reads and writes this
+// package does not know (O_DIRECT, O_PATH) it is not mapped.
 func (mfs *MemMapFS) OpenFile(name string, flag int, perm os.FileMode) (absfs.File, error) {
 	return mfs.opened(name, flag, func() (absfs.File, error) { return mfs.base.OpenFile(name, flag, perm) })
 }
@@ -191,8 +203,8 @@ func (mfs *MemMapFS) describe(name string) (os.FileInfo, error) {
 	return mfs.base.Stat(name)
 }
 
-// below returns such functions for the file at name and all that a directory of that name has in it.
-// It looks only where withoutMaps has something to do.
+// below returns such functions for the file at name and all that a directory of that name has in
+// it. It looks only where withoutMaps has something to do.
 func (mfs *MemMapFS) below(name string) (infos []func() (os.FileInfo, error)) {
 	if !sysMapsHoldFiles || mfs.handles.mapped.Load() == 0 {
 		return nil
@@ -212,9 +224,10 @@ func (mfs *MemMapFS) below(name string) (infos []func() (os.FileInfo, error)) {
 }
 
 // Close closes the files that are mapped or have writes to flush, waits for flushes in the
-// background, and lets all later opens, and all methods of files still open, fail with fs.ErrClosed.
-// (The Close of a file that was neither still has its wrapped file to close.) It returns what the
-// files' Close returned. The wrapped filesystem stays as it is. The second Close gives fs.ErrClosed.
+// background, and lets all later opens, and all methods of files still open, fail with
+// fs.ErrClosed. (The Close of a file that was neither still has its wrapped file to close.) It
+// returns what the files' Close returned. The wrapped filesystem stays as it is. The second Close
+// gives fs.ErrClosed.
 func (mfs *MemMapFS) Close() error { return mfs.handles.close() }
 
 // Sub returns an fs.FS of the tree below dir. Its files are *MappedFile values.
@@ -223,13 +236,14 @@ func (mfs *MemMapFS) Sub(dir string) (fs.FS, error) { return absfs.FilerToFS(mfs
 // Truncate changes the size of a file. A map that this filesystem has of it is not used past
 // a smaller size.
 //
-// On Windows a file that is mapped can be neither truncated nor removed nor replaced. There Truncate,
-// Remove, RemoveAll, Rename, opening with O_TRUNC and MappedFile.PunchHole first take away the maps that this filesystem
-// has of the file, which ends slices from Data as MappedFile.Truncate does; the file is mapped again
-// on need. A View that is running, or a map of another process or MemMapFS, keeps them from it: then
-// they fail with an *fs.PathError wrapping the system's error (1224, ERROR_USER_MAPPED_FILE, of
-// truncating), and nothing is changed. As with any file there, one that is open can be removed
-// and renamed only if the wrapped filesystem opens files with FILE_SHARE_DELETE.
+// On Windows a file that is mapped can be neither truncated nor removed nor replaced. There
+// Truncate, Remove, RemoveAll, Rename, opening with O_TRUNC and MappedFile.PunchHole first take
+// away the maps that this filesystem has of the file, which ends slices from Data as
+// MappedFile.Truncate does; the file is mapped again on need. A View that is running, or a map of
+// another process or MemMapFS, keeps them from it: then they fail with an *fs.PathError wrapping
+// the system's error (1224, ERROR_USER_MAPPED_FILE, of truncating), and nothing is changed. As
+// with any file there, one that is open can be removed and renamed only if the wrapped filesystem
+// opens files with FILE_SHARE_DELETE.
 func (mfs *MemMapFS) Truncate(name string, size int64) error {
 	err := mfs.handles.withoutMaps(func() error { return mfs.base.Truncate(name, size) }, mfs.at(name))
 	if err != nil {
@@ -277,8 +291,8 @@ func (mfs *MemMapFS) RemoveAll(name string) error {
 	return mfs.handles.withoutMaps(func() error { return mfs.base.RemoveAll(name) }, mfs.below(name)...)
 }
 
-// Rename renames a file or directory. Open files go on with the file they were opened on. For Windows
-// see Truncate.
+// Rename renames a file or directory. Open files go on with the file they were opened on. For
+// Windows see Truncate.
 func (mfs *MemMapFS) Rename(oldname, newname string) error {
 	return mfs.handles.withoutMaps(func() error { return mfs.base.Rename(oldname, newname) },
 		append(mfs.below(oldname), mfs.at(newname))...)
@@ -301,7 +315,7 @@ func (mfs *MemMapFS) Chmod(name string, mode os.FileMode) error {
 func (mfs *MemMapFS) Chown(name string, uid, gid int) error { return mfs.base.Chown(name, uid, gid) }
 
 // Chtimes changes the access and modification times of a file. Bytes that were stored through a
-// map before do not change them again.
+// map before do not change them again at the next Sync or Close.
 func (mfs *MemMapFS) Chtimes(name string, atime, mtime time.Time) error {
 	if err := mfs.base.Chtimes(name, atime, mtime); err != nil {
 		return err

@@ -59,8 +59,8 @@ func (f *MappedFile) Residency(off, n int64) (resident, total int64, trusted boo
 // a negative one ErrInvalidOffset. What the system allows a process to lock is limited, often to 8 MiB;
 // the error at the limit says what to try. After an error nothing more is locked than before.
 //
-// In ModeCopyOnWrite elsewhere than on Linux the system makes private copies of the locked pages, which no
-// longer follow the file.
+// In ModeCopyOnWrite it keeps the file's pages in memory, and not the bytes that the handle has in their
+// place.
 func (f *MappedFile) LockMemory(off, n int64) error {
 	s, err := rangeOf(off, n)
 	if f.maps.isClosed() {

@@ -15,7 +15,8 @@ type position struct {
 	owned atomic.Bool // it is the handle's
 
 	// While owned is unset, calls that use the file's position hold shared for reading. Taking
-	// it over holds shared for writing.
+	// it over, which sets at, holds shared for writing. All locks of maps and files are taken
+	// under it.
 	shared sync.RWMutex
 
 	mu sync.Mutex // guards at, over calls that use it; all locks of maps and files are taken under it

@@ -54,7 +54,8 @@ func (h *hiddenPages) hasLocked(page int64) bool {
 	return false
 }
 
-// hide has no call served from the pages of a range, with once for as long as it is one of ranges.
+// hide has no call served from the pages of a range, with forGood as long as the handle is open,
+// otherwise until show.
 func (f *fileMaps) hide(s byteRange, forGood bool) {
 	s = s.pages()
 	f.hidden.mu.Lock()

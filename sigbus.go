@@ -35,8 +35,8 @@ func (f *MappedFile) DisableSIGBUSProtection() { globalSIGBUSHandler.Unregister(
 
 // RemapAfterTruncation takes up the file's present size, smaller or larger: the map is taken
 // away and made again when it is next needed. Slices from Data fault afterwards. In
-// ModeCopyOnWrite, where a new map would lose the private pages, the map stays. Errors
-// come from asking the wrapped file for its size.
+// ModeCopyOnWrite the maps stay, because what was stored through Data is in them. Errors come
+// from asking the wrapped file for its size.
 func (f *MappedFile) RemapAfterTruncation() error {
 	if f.maps.isClosed() {
 		return f.wrap("remap", fs.ErrClosed)

@@ -1,8 +1,8 @@
 package memmapfs
 
-// Stats are the numbers of a MemMapFS at one moment. Those of one field are exact, unless its comment says
-// otherwise; two fields may be of moments that lie a little apart. It marshals to JSON, so that
-// expvar.Func can publish it.
+// Stats are the numbers of a MemMapFS at one moment. Those of one field are exact, unless its
+// comment says otherwise; two fields may be of moments that lie a little apart. It marshals to
+// JSON, so that expvar.Func can publish it.
 //
 // Calls that a map served are not counted: counting would cost a good part of their time.
 type Stats struct {
@@ -22,8 +22,9 @@ type Stats struct {
 	WindowsDropped int64 `json:"windowsDropped"`
 
 	// Files opened since New whose calls are not served from a map, by the reason (see
-	// MappedFile.MappingError). All but the first two are found out when a map would pay.
-	NotMappedPolicy       int64 `json:"notMappedPolicy"`       // Config.Mapping is MapNever
+	// MappedFile.MappingError). The policy, a type that offers no descriptor and the open flags are
+	// looked at by the open, all else when a map would pay or somebody asks.
+	NotMappedPolicy       int64 `json:"notMappedPolicy"`       // Config.Mapping is MapNever; on Windows also O_RDWR in other modes than ModeReadWrite
 	NotMappedNoDescriptor int64 `json:"notMappedNoDescriptor"` // the wrapped file offers none, or it cannot be had
 	NotMappedKind         int64 `json:"notMappedKind"`         // not a regular file, or opened in a way that maps cannot serve
 	NotMappedFilesystem   int64 `json:"notMappedFilesystem"`   // on a filesystem of which a map may show other bytes
@@ -37,22 +38,22 @@ type Stats struct {
 	ReadsUnmapped int64 `json:"readsUnmapped"` // not mapped: the file cannot be, or no map has paid yet
 
 	// Writes that went to the wrapped file since New, in calls of its Write and WriteAt, by the reason.
-	WritesCold     int64 `json:"writesCold"`     // the first to a page since it was mapped, flushed by age or punched out
+	WritesCold     int64 `json:"writesCold"`     // the first ones to a page since it was mapped, flushed or punched out, and after 5 seconds
 	WritesPastEnd  int64 `json:"writesPastEnd"`  // growth, and all of O_APPEND
 	WritesUnmapped int64 `json:"writesUnmapped"` // not mapped, or not so that it can be stored to
 	WritesFlushed  int64 `json:"writesFlushed"`  // a flush follows each: SyncImmediate, O_SYNC
 
 	// Faults is the number of faults in mapped memory caught since New. One that Close caused is none.
 	Faults int64 `json:"faults"`
-	// Flushes is the number of flushes begun since New, of a file or a mapped range of it: asked for, after a
-	// write, in the background and at Close.
+	// Flushes is the number of flushes begun since New, of a file or a mapped range of it: asked for,
+	// after a write, in the background and at Close.
 	Flushes int64 `json:"flushes"`
 	// FlushErrors is how many of them have failed.
 	FlushErrors int64 `json:"flushErrors"`
 }
 
-// Stats returns the numbers of this moment. It waits for nothing and may be called at any time, also after
-// Close.
+// Stats returns the numbers of this moment. It waits for nothing and may be called at any time,
+// also after Close.
 func (mfs *MemMapFS) Stats() Stats {
 	c := &mfs.handles.counters
 	s := Stats{

@@ -32,8 +32,9 @@ type unsyncedBytes struct {
 
 	writing writesUnderWay // those through the file, for which Close waits
 
-	// flushing is held for reading by Sync, and for writing by a flush in the background and by
-	// Close, so that Sync finds the error of a flush before it, and Close waits for one under way.
+	// flushing is held for reading by Sync and SyncRange, and for writing by a flush in the
+	// background and by Close, so that Sync finds the error of a flush before it, and Close waits
+	// for one under way. All locks of maps are taken under it.
 	flushing sync.RWMutex
 
 	mu  sync.Mutex // guards err; no lock is taken under it

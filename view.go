@@ -15,21 +15,23 @@ import (
 //
 // The slice is capped at the file's size and stays valid until Truncate, RemapAfterTruncation or
 // Close, on Windows also until one of the changes that MemMapFS.Truncate names. A window stays
-// pinned until then. After that an access faults: the addresses are kept from other use until 8,192
-// more such ranges have come to their end, or 16 TiB of them (128 MiB on 32-bit systems; an eighth of
-// the process's share if that is less), or until the process is short of addresses; on Windows
-// something else may get them in the moment between taking the map away and reserving them. An
-// access to a slice kept longer may reach anything.
+// pinned until then. After that an access faults: the addresses are kept from other use until
+// 8,192 more such ranges have come to their end, or 16 TiB of them (128 MiB on 32-bit systems; an
+// eighth of the process's share if that is less), or until the process is short of addresses; on
+// Windows something else may get them in the moment between taking the map away and reserving
+// them. An access to a slice kept longer may reach anything.
 //
-// The bytes are the map's: what others change in the file shows at once on filesystems that keep one
-// page cache, and may never show where Config.Mapping would not serve calls from a map. After somebody
-// else has shrunk the file the rest of its last page reads as zeros, and may read as something else
-// when the file grows again. In ModeCopyOnWrite the slice is of a private map: a page that was
-// stored to through it is lost when somebody shrinks the file below it, and what was written by calls
-// comes back there with the next Data or View.
+// The bytes are the map's: what others change in the file shows at once on filesystems that keep
+// one page cache, and may never show where MapAuto would not serve calls from a map. After
+// somebody else has shrunk the file the rest of its last page reads as zeros, and may read as
+// something else when the file grows again. In ModeCopyOnWrite the slice is of a private map: a
+// page that was stored to through it is lost when somebody shrinks the file below it, and what was
+// written by calls comes back there with the next Data or View.
 //
 // The bytes may be stored to as in View. An access to the slice is the caller's own: if the
-// file is truncated or its disk fails, the program dies. View is the safe form.
+// file is truncated, its disk fails or is full, the program dies, and on a frozen filesystem a
+// store waits in a page fault, and with it in time the whole program. View is the form in which a
+// fault is an error.
 func (f *MappedFile) Data() []byte {
 	if r := f.maps.refused.Load(); r != nil && r.byName {
 		return nil
@@ -74,18 +76,20 @@ func (m *mapping) lendsStores() bool { return m.writable && !m.private }
 //
 // The bytes must not be used after fn returns. They may be stored to in ModeReadWrite on a
 // handle opened with O_RDWR, where the store reaches the file, and in ModeCopyOnWrite, where it
-// stays in the handle; elsewhere a store is a fault. Cold pages are read in by page faults, which the Go scheduler does not see: call Prefetch first where
-// that matters.
+// stays in the handle; elsewhere a store is a fault. Cold pages are read in by page faults, which
+// the Go scheduler does not see: call Prefetch first where that matters. The same is true of
+// stores, which can wait for a filesystem that is frozen or a disk that is behind.
 //
 // A range that reaches past the end of the file gives io.EOF, a negative one
 // ErrInvalidOffset, a file that cannot be mapped ErrNotMapped and the reason, and fn is not
 // called. A panic in fn that is not a fault in the bytes goes through.
 //
-// View may be called from many goroutines and from inside fn. Close and Truncate do not
-// wait for it: after Close the bytes of a running View stay valid until it ends, and what is stored
-// there then is not flushed; after Truncate those in pages past the new end fault, and those in the
-// last page read as zeros and may become bytes of the file when it grows again. The bytes are the
-// map's: the comment of Data says what that means. On Windows Truncate fails while a View is running.
+// View may be called from many goroutines and from inside fn. Close and Truncate do not wait for
+// it: after Close the bytes of a running View stay valid until it ends, and what is stored there
+// then is not flushed; after Truncate those in pages past the new end fault, and those in the last
+// page read as zeros and may become bytes of the file when it grows again. The bytes are the
+// map's: the comment of Data says what that means. On Windows Truncate fails while a View is
+// running.
 func (f *MappedFile) View(off, n int64, fn func(b []byte) error) error {
 	fnErr, err := f.view(off, n, fn)
 	f.deliverFaults()
@@ -194,12 +198,12 @@ func (f *MappedFile) endLent(m *mapping, private *lentMap, off, n int64) {
 	}
 }
 
-// ViewSlice is View of n values of type T from byte off on, without a copy, in the byte order of the
-// processor. T is of a kind without pointers in it (numbers, arrays and structs of numbers; a bool
-// counts as a number whose bytes have to be 0 or 1), and off a multiple of T's alignment; another T or
-// off gives an error wrapping fs.ErrInvalid, and a range that is negative, or longer than an int64 can
-// tell, ErrInvalidOffset. The fields of a struct lie where Go puts them, padding included. For all
-// else, errors, stores and the lifetime of values, see View.
+// ViewSlice is View of n values of type T from byte off on, without a copy, in the byte order of
+// the processor. T is of a kind without pointers in it (numbers, arrays and structs of numbers; a
+// bool counts as a number whose bytes have to be 0 or 1), and off a multiple of T's alignment;
+// another T or off gives an error wrapping fs.ErrInvalid, and a range that is negative, or longer
+// than an int64 can tell, ErrInvalidOffset. The fields of a struct lie where Go puts them, padding
+// included. For all else, errors, stores and the lifetime of values, see View.
 func ViewSlice[T any](f *MappedFile, off int64, n int, fn func(values []T) error) error {
 	var value T
 	size, alignment := int64(unsafe.Sizeof(value)), int64(unsafe.Alignof(value))
