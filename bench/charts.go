@@ -33,6 +33,7 @@ func drawCharts(results []result, dir string) (paths []string, err error) {
 	for _, r := range results {
 		switch {
 		case r.skipped != nil:
+		case r.row.detail:
 		case r.row.curve == "":
 			table = append(table, r)
 		default:

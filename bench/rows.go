@@ -13,43 +13,71 @@ import (
 
 // rows returns the workloads, in the order of the table, then those of the charts. The functions that
 // make them have the names of the benchmarks in ../bench_test.go.
+// Long: one list, which is read from top to bottom as the table is.
 func rows(s sizes) []row {
 	const kibibyte, mebibyte = 1 << 10, 1 << 20
+	single := goals{better: 0.5} // the guard costs about what such a copy costs
+	short, long := goals{better: 0.85}, goals{better: 0.95}
+	alike := func(g goals, name string) goals { g.alike = name; return g }
 	all := []row{
-		randomReadAt(8, s.small, 1, goals{plain: 40, peer: 0.5}),
-		randomReadAt(64, s.small, 1, goals{plain: 40, peer: 0.5}),
-		randomReadAt(8, s.small, 2, goals{plain: 40, peer: 0.5}),
-		randomReadAt(64, s.small, 2, goals{plain: 40, peer: 0.5}),
-		randomLoads(s.small, goals{plain: 90, peer: 0.9, of: bareMap}),
-		randomLoads(s.loads, goals{plain: 90, peer: 0.9, of: bareMap}),
-		randomReadAt(4*kibibyte, s.small, 1, goals{plain: 3.5, peer: 0.9}),
-		randomReadAt(64*kibibyte, s.small, 1, goals{plain: 1.8, peer: 0.95}),
-		sequentialRead(4*kibibyte, s.small, goals{plain: 10, peer: 0.8}),
-		sequentialRead(64*kibibyte, s.small, goals{plain: 2, peer: 0.95}),
-		sequentialRead(mebibyte, s.small, goals{plain: 1.25, peer: 0.95}),
-		openReadClose(64, 64, goals{plain: 0.95}),
-		openReadClose(4*kibibyte, 4*kibibyte, goals{plain: 0.95}),
-		openReadClose(64*kibibyte, 64*kibibyte, goals{plain: 0.95}),
-		openReadClose(s.small/16, s.small/16, goals{plain: 0.95}),
-		openReadClose(s.small, s.small, goals{plain: 1.1}),
-		openReadClose(s.small, 64*kibibyte, goals{plain: 0.95}),
-		firstTouch(s.medium, goals{plain: 10, peer: 0.75}),
-		scanner(s.medium, goals{plain: 1.2}),
-		copyToBuffer(s.small, goals{plain: 1.25}),
-		copyToNull(s.small, goals{plain: 1}),
-		copyToTCP(s.small, goals{plain: 0.95}),
-		randomWriteAt(64, s.small, goals{plain: 60}),
-		randomWriteAt(4*kibibyte, s.small, goals{plain: 8}),
-		sequentialOverwrite(64*kibibyte, s.small, goals{plain: 1.5}),
-		createAppend(4*kibibyte, s.small, goals{plain: 0.95}),
-		createAppend(64*kibibyte, s.small, goals{plain: 0.95}),
-		durableWriteAt(64, s.small, goals{plain: 1}),
-		windowedRandomReadAt(64, s.large, goals{plain: 1}),
-		windowedRandomReadAt(64, s.small, goals{plain: 10}),
-		windowedSequentialRead(64*kibibyte, s.large, goals{plain: 0.95}),
-		coldRandomReadAt(s.cold, s.reads, goals{plain: 0.9, peer: 1.3}),
-		coldDelay(s.cold, s.reads, goals{plain: 0.9}),
+		randomReadAt(8, s.small, 1, single),
+		randomReadAt(64, s.small, 1, single),
+		randomReadAt(8, s.small, 2, single),
+		randomReadAt(64, s.small, 2, single),
+		readBatch(s.small, goals{better: 1}),
+		randomLoads(s.small, long),
+		randomLoads(s.loads, long),
+		viewSlice(s.floats, goals{better: 0.98}),
+		randomReadAt(4*kibibyte, s.small, 1, short),
+		detailed(randomReadAt(8*kibibyte-1, s.small, 1, alike(short, "8 KiB"))),
+		randomReadAt(8*kibibyte, s.small, 1, alike(short, "8 KiB")),
+		detailed(randomReadAt(8*kibibyte+1, s.small, 1, alike(short, "8 KiB"))),
+		randomReadAt(64*kibibyte, s.small, 1, long),
+		detailed(randomReadAt(127*kibibyte, s.small, 1, alike(long, "128 KiB"))),
+		randomReadAt(128*kibibyte, s.small, 1, alike(long, "128 KiB")),
+		detailed(randomReadAt(129*kibibyte, s.small, 1, alike(long, "128 KiB"))),
+		sequentialRead(4*kibibyte, s.small, short),
+		sequentialRead(64*kibibyte, s.small, long),
+		sequentialRead(mebibyte, s.small, long),
+		openReadClose(64, 64, long),
+		openReadClose(4*kibibyte, 4*kibibyte, long),
+		openReadClose(64*kibibyte, 64*kibibyte, long),
+		openReadClose(s.small/16, s.small/16, long),
+		openReadClose(s.small, s.small, long),
+		openReadClose(s.small, 64*kibibyte, long),
 	}
+	for _, reads := range []int{1, 4, 16, 64, 256, 1024} {
+		r := openReadRandomClose(reads, 64, mebibyte, goals{better: 1 / 1.5})
+		r.detail = reads != 16 && reads != 256
+		all = append(all, r)
+	}
+	for _, length := range []int{4 * kibibyte, 8 * kibibyte} {
+		for i, reads := range s.totals {
+			r := openReadRandomClose(reads, length, s.cached, goals{plain: 1 / 1.2})
+			r.detail = i != 1 && i != 3
+			all = append(all, r)
+		}
+	}
+	all = append(all,
+		firstTouch(s.medium, long),
+		scanner(s.medium, long),
+		copyToBuffer(s.small, long),
+		copyToNull(s.small, long),
+		copyToDiscard(s.small, long),
+		copyToTCP(s.small, goals{better: 0.95, plain: 1.5}),
+		randomWriteAt(64, s.small, long),
+		randomWriteAt(4*kibibyte, s.small, long),
+		sequentialOverwrite(64*kibibyte, s.small, long),
+		createAppend(4*kibibyte, s.small, long),
+		createAppend(64*kibibyte, s.small, long),
+		durableWriteAt(64, s.small, long),
+		windowedRandomReadAt(64, s.large, goals{better: 0.97}),
+		windowedRandomReadAt(64, s.small, long),
+		windowedSequentialRead(64*kibibyte, s.large, goals{better: 0.97}),
+		coldRandomReadAt(s.cold, s.reads, long),
+		coldDelay(s.cold, s.reads, long),
+		coldReadBatch(s.cold, s.reads, goals{plain: 3}),
+	)
 	for _, size := range s.curves {
 		all = append(all, hotCurve(size))
 	}
@@ -58,6 +86,9 @@ func rows(s sizes) []row {
 	}
 	return all
 }
+
+// detailed leaves a row out of the short table.
+func detailed(r row) row { r.detail = true; return r }
 
 // sizeName writes 65536 as 64 KiB.
 func sizeName(size int64) string {
@@ -253,4 +284,3 @@ func windowedSequentialRead(length, size int64, g goals) row {
 		return sequentialReaders(w, w.libraries.windowed, length, size)
 	}}
 }
-

@@ -71,6 +71,20 @@ func copyToNull(size int64, g goals) row {
 	return r
 }
 
+// copyToDiscard drops what it gets without looking at it: what is left is the time of the reads, in the
+// buffer that io.Discard brings. mmap-go is left out for the reason above.
+func copyToDiscard(size int64, g goals) row {
+	r := copyTo("io.Discard", size, g, func(w *workspace) (io.Writer, func(t turn) (uint64, error), error) {
+		return io.Discard, func(t turn) (uint64, error) { return 0, nil }, nil
+	})
+	setup := r.setup
+	r.setup = func(w *workspace) ([]contestant, error) {
+		contestants, err := setup(w)
+		return slices.DeleteFunc(contestants, func(c contestant) bool { return c.name == mmapGo }), err
+	}
+	return r
+}
+
 func copyToTCP(size int64, g goals) row {
 	return copyTo("TCP", size, g, func(w *workspace) (io.Writer, func(t turn) (uint64, error), error) {
 		connection, received, err := loopback(w, size)
@@ -83,4 +97,3 @@ func copyToTCP(size int64, g goals) row {
 		}, err
 	})
 }
-

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 )
 
 // eachTime makes contestants that open a file for each operation, and close it.
@@ -52,6 +53,28 @@ func openReadClose(size, length int64, g goals) row {
 				sum = digest(sum, buffer, t.check)
 			}
 			return sum, nil
+		}), nil
+	}}
+}
+
+// openReadRandomClose opens a file that is in the page cache, reads so many times at random, and closes it.
+// What a map costs to make, and the first touches of its pages, are part of that.
+func openReadRandomClose(reads, length int, size int64, g goals) row {
+	name := fmt.Sprintf("open, %s reads of %s at random in %s, close", grouped(float64(reads)), sizeName(int64(length)), sizeName(size))
+	return row{name: name, goals: g, setup: func(w *workspace) ([]contestant, error) {
+		path, err := w.stampedFile(size)
+		if err != nil {
+			return nil, err
+		}
+		if err := readIn(path); err != nil {
+			return nil, err
+		}
+		buffer := make([]byte, length)
+		from := slices.DeleteFunc(slices.Clone(w.libraries.reading), func(l library) bool {
+			return l.name == aferoOS || l.name == mmapGo // which do what osfs and x/exp/mmap do
+		})
+		return eachTime(from, path, func(file opened, t turn) (uint64, error) {
+			return readRandom(file, size, buffer, turn{operations: reads, number: t.number, check: t.check})
 		}), nil
 	}}
 }
@@ -103,4 +126,3 @@ func scanner(size int64, g goals) row {
 		}), nil
 	}}
 }
-

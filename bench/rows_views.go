@@ -113,4 +113,3 @@ func loadsOfMap(w *workspace, size int64, open func() (data []byte, unmap func()
 		return sumOfLoads(data, &offsets, t.operations), nil
 	}, touchPages(data[:size])
 }
-

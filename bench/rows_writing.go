@@ -146,4 +146,3 @@ func durableWriteAt(length int, size int64, g goals) row {
 		return writers(w, w.libraries.durable, size, writeRandom(size, length))
 	}}
 }
-
