@@ -3,6 +3,7 @@ package memmapfs
 import (
 	"io"
 	"io/fs"
+	"sync"
 	"unsafe"
 )
 
@@ -67,12 +68,13 @@ func (f *fileMaps) readBatchHot(part []ReadRequest, hot *[batchPart]bool) {
 	}
 	var copies [batchPart]guardedCopy
 	var of [batchPart]int
+	var from [batchPart]*mapping // whose addresses are not given back before all are copied
 	n := 0
 	for i := range part {
 		r := &part[i]
 		if m, start := f.hotRange(r.P, r.Off); m != nil {
 			copies[n] = guardedCopy{unsafe.Pointer(unsafe.SliceData(r.P)), m.pointer(start), len(r.P)}
-			of[n] = i
+			of[n], from[n] = i, m
 			n++
 		}
 	}
@@ -83,7 +85,7 @@ func (f *fileMaps) readBatchHot(part []ReadRequest, hot *[batchPart]bool) {
 	for k := range done {
 		r := &part[of[k]]
 		m, start := f.hotRange(r.P, r.Off)
-		if m == nil || m.pointer(start) != copies[k].from || !m.proves(r.P, start+int64(len(r.P))) {
+		if m != from[k] || !m.proves(r.P, start+int64(len(r.P))) {
 			continue // the map was changed meanwhile
 		}
 		r.N, r.Err, hot[of[k]] = len(r.P), nil, true
@@ -108,24 +110,43 @@ func (f *fileMaps) hotRange(p []byte, off int64) (m *mapping, start int64) {
 
 // readBatchAhead has the system begin to read what the other reads will want, if that is more than one.
 func (f *fileMaps) readBatchAhead(part []ReadRequest, hot *[batchPart]bool) {
-	cold := 0
-	for i := range part {
-		if !hot[i] && len(part[i].P) > 0 && part[i].Off >= 0 {
-			cold++
-		}
-	}
 	d := f.descriptor.Load()
-	if cold < 2 || d == nil {
+	if d == nil {
 		return
 	}
-	d.do(func(fd uintptr) error {
-		for i := range part {
-			if !hot[i] && len(part[i].P) > 0 && part[i].Off >= 0 {
-				if err := system.readAhead(fd, part[i].Off, int64(len(part[i].P))); err != nil {
-					return err
-				}
-			}
+	a := batchAheads.Get().(*batchAhead)
+	defer batchAheads.Put(a)
+	a.cold = 0
+	for i := range part {
+		if r := &part[i]; !hot[i] && len(r.P) > 0 && r.Off >= 0 {
+			a.offs[a.cold], a.lengths[a.cold] = r.Off, int64(len(r.P))
+			a.cold++
 		}
-		return nil
-	})
+	}
+	if a.cold > 1 {
+		d.conn.Control(a.ask)
+	}
+}
+
+// batchAhead are the ranges that readBatchAhead asks for. They and the function that asks are used again
+// and again, because what a descriptor is given is on the heap.
+type batchAhead struct {
+	cold          int
+	offs, lengths [batchPart]int64
+	ask           func(fd uintptr)
+}
+
+var batchAheads = sync.Pool{New: func() any {
+	a := new(batchAhead)
+	a.ask = a.askAll
+	return a
+}}
+
+// askAll stops at the first error: it is a hint, and the reads will say what is wrong.
+func (a *batchAhead) askAll(fd uintptr) {
+	for i := range a.cold {
+		if system.readAhead(fd, a.offs[i], a.lengths[i]) != nil {
+			return
+		}
+	}
 }
