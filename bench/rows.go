@@ -24,6 +24,7 @@ func rows(s sizes) []row {
 		randomReadAt(64, s.small, 1, single),
 		randomReadAt(8, s.small, 2, single),
 		randomReadAt(64, s.small, 2, single),
+		randomReadAtZero(64, s.small, single),
 		readBatch(s.small, goals{better: 1}),
 		randomLoads(s.small, long),
 		randomLoads(s.loads, long),
@@ -226,6 +227,10 @@ func randomReaders(w *workspace, from []library, length int, size int64, gorouti
 	if err != nil {
 		return nil, err
 	}
+	return randomReadersOf(w, from, path, length, size, goroutines)
+}
+
+func randomReadersOf(w *workspace, from []library, path string, length int, size int64, goroutines int) ([]contestant, error) {
 	return readers(w, from, path, size, func(file opened) func(t turn) (uint64, error) {
 		buffer := make([]byte, length)
 		return func(t turn) (uint64, error) {
@@ -237,6 +242,19 @@ func randomReaders(w *workspace, from []library, length int, size int64, gorouti
 			})
 		}
 	})
+}
+
+// randomReadAtZero reads where each read ends in a zero, as in a file with holes or small numbers. That the
+// bytes are inside the file has to be found out otherwise then.
+func randomReadAtZero(length int, size int64, g goals) row {
+	name := fmt.Sprintf("random ReadAt %s of %s of zeros", sizeName(int64(length)), sizeName(size))
+	return row{name: name, goals: g, detail: true, setup: func(w *workspace) ([]contestant, error) {
+		path, err := w.zeroFile(size)
+		if err != nil {
+			return nil, err
+		}
+		return randomReadersOf(w, w.libraries.reading, path, length, size, 1)
+	}}
 }
 
 func sequentialRead(length, size int64, g goals) row {

@@ -60,7 +60,11 @@ func openReadClose(size, length int64, g goals) row {
 // openReadRandomClose opens a file that is in the page cache, reads so many times at random, and closes it.
 // What a map costs to make, and the first touches of its pages, are part of that.
 func openReadRandomClose(reads, length int, size int64, g goals) row {
-	name := fmt.Sprintf("open, %s reads of %s at random in %s, close", grouped(float64(reads)), sizeName(int64(length)), sizeName(size))
+	times := grouped(float64(reads)) + " reads"
+	if reads == 1 {
+		times = "1 read"
+	}
+	name := fmt.Sprintf("open, %s of %s at random in %s, close", times, sizeName(int64(length)), sizeName(size))
 	return row{name: name, goals: g, setup: func(w *workspace) ([]contestant, error) {
 		path, err := w.stampedFile(size)
 		if err != nil {

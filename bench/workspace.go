@@ -136,6 +136,18 @@ func (w *workspace) floatFile(values int64) (path string, err error) {
 	})
 }
 
+// zeroFile returns a file of zeros.
+func (w *workspace) zeroFile(size int64) (path string, err error) {
+	path = filepath.Join(w.dir, "zeros")
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	return path, writeFile(path, func(file *os.File) error {
+		_, err := file.Write(make([]byte, size))
+		return err
+	})
+}
+
 // readIn has the page cache hold a file, as far as there is room.
 func readIn(path string) error {
 	file, err := os.Open(path)
