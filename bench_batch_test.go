@@ -11,7 +11,8 @@ import (
 	"github.com/absfs/memmapfs/internal/testkit"
 )
 
-// BenchmarkReadBatch reads 64 times 64 bytes at random: memmapfs in one call, the plain file one by one.
+// BenchmarkReadBatch reads 64 times 64 bytes at random: memmapfs in one call, the plain file one by
+// one.
 func BenchmarkReadBatch(b *testing.B) {
 	const size, reads, length = 16 * testkit.Mebibyte, 64, 64
 	name := stampedFile(b, testkit.TestDir(b), size)
@@ -125,8 +126,8 @@ func BenchmarkOpenReadRandomClose(b *testing.B) {
 	}
 }
 
-// BenchmarkReadAtZero reads bytes of which the last is a zero: that they are inside the file cannot be told
-// from them.
+// BenchmarkReadAtZero reads bytes of which the last is a zero: that they are inside the file cannot
+// be told from them.
 func BenchmarkReadAtZero(b *testing.B) {
 	const size, length = 16 * testkit.Mebibyte, 64
 	name := testkit.WriteFile(b, testkit.TestDir(b), "zeros", make([]byte, size))

@@ -10,9 +10,9 @@ import (
 	"github.com/absfs/osfs"
 )
 
-// An index lookup reads many small places of a file at once: here the entries of an index, and then the
-// records that these tell. What is in memory is copied under one guard, and what is not is asked for at
-// once, in place of one after the other.
+// An index lookup reads many small places of a file at once: here the entries of an index, and then
+// the records that these tell. What is in memory is copied under one guard, and what is not is
+// asked for at once, in place of one after the other.
 func ExampleMappedFile_ReadBatch() {
 	const entrySize = 8 // of the index, which comes first: where a record lies and how long it is
 	names := []string{"ant", "bee", "crane", "dolphin", "eagle", "fox", "gnu", "heron"}
@@ -53,8 +53,8 @@ func ExampleMappedFile_ReadBatch() {
 	// 3: dolphin
 }
 
-// A file of vectors, one behind the other in the byte order of the processor, is searched where it lies
-// for the two that are nearest to another.
+// A file of vectors, one behind the other in the byte order of the processor, is searched where it
+// lies for the two that are nearest to another.
 func ExampleViewSlice() {
 	const dimensions = 4
 	type vector [dimensions]float32

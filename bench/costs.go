@@ -98,8 +98,8 @@ func timeOf(calls int, work func() error) (time.Duration, error) {
 	return time.Duration(math.Round(median(spent))), nil
 }
 
-// measureFaults touches each page of new maps of the file from the last to the first, so that each fault
-// is one that the pages around it have not served.
+// measureFaults touches each page of new maps of the file from the last to the first, so that each
+// fault is one that the pages around it have not served.
 func (c *costs) measureFaults(path string) error {
 	var spent, around []float64
 	var again []float64

@@ -10,8 +10,8 @@ func floatsIn(data []byte) []float32 {
 	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(data))), len(data)/4)
 }
 
-// floatSum adds up values in several sums at a time, so that it waits for memory and not for the addition
-// before. The order is the same for all who add in blocks of a multiple of their number.
+// floatSum adds up values in several sums at a time, so that it waits for memory and not for the
+// addition before. The order is the same for all who add in blocks of a multiple of their number.
 type floatSum [8]float32
 
 func (s *floatSum) add(values []float32) {

@@ -1,4 +1,5 @@
-// Bench measures memmapfs beside the plain filesystem and other ways to read and write files by maps.
+// Bench measures memmapfs beside the plain filesystem and other ways to read and write files by
+// maps.
 //
 //	go run .
 //
@@ -72,13 +73,10 @@ func run(arguments []string, stdout, stderr io.Writer) int {
 		stdout: stdout, progress: newProgress(stderr),
 		command: "go run ." + quoted(arguments),
 	}
-	switch {
-	case *onlyCosts:
+	if *onlyCosts {
 		err = printCosts(&b, *dir)
-	default:
-		if err = errors.Join(markdownSection.check(*markdown), readmeSection.check(*readme)); err == nil {
-			err = b.run(interrupted, *dir)
-		}
+	} else if err = errors.Join(markdownSection.check(*markdown), readmeSection.check(*readme)); err == nil {
+		err = b.run(interrupted, *dir)
 	}
 	if err == nil && !*onlyCosts || len(b.results) > 0 {
 		err = errors.Join(err, b.write(*markdown, *readme, *svg))

@@ -24,8 +24,8 @@ func tinyBench(stdout io.Writer, expression string) bench {
 	}
 }
 
-// Every row can be measured, its contestants agree about the bytes, and it stands in the tables and the
-// charts. Nothing stays behind.
+// Every row can be measured, its contestants agree about the bytes, and it stands in the tables and
+// the charts. Nothing stays behind.
 func TestEveryRow(t *testing.T) {
 	dir, out := t.TempDir(), t.TempDir()
 	var stdout bytes.Buffer
@@ -152,8 +152,8 @@ func TestMeasure(t *testing.T) {
 	}
 }
 
-// What is written by hand around a section stays, and a file without a place for it is told of before
-// anything is measured.
+// What is written by hand around a section stays, and a file without a place for it is told of
+// before anything is measured.
 func TestSections(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "report.md")
 	for _, text := range []string{"one\n", "two\n"} {

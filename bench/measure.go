@@ -35,8 +35,8 @@ type goals struct {
 // alikeSpread is by how much the slowest of rows that are to be alike may be above the fastest.
 const alikeSpread = 1.05
 
-// betterOnes are the two that a program has the choice of without memmapfs: the plain file and a bare
-// map. The better one is that of them which is faster in a row.
+// betterOnes are the two that a program has the choice of without memmapfs: the plain file and a
+// bare map. The better one is that of them which is faster in a row.
 var betterOnes = []string{plain, expMmap, bareMap}
 
 // A turn is what one contestant does before the next one's turn comes.

@@ -210,8 +210,8 @@ func (b *bench) markdown(dir string, charts []string) string {
 	return strings.TrimRight(text.String(), "\n") + "\n"
 }
 
-// A section is the part of a file that the program writes, between two lines. What is outside of them is
-// left as it is.
+// A section is the part of a file that the program writes, between two lines. What is outside of
+// them is left as it is.
 type section struct{ begin, end string }
 
 func sectionOf(flag string) section {
@@ -267,7 +267,8 @@ func (s section) check(path string) error {
 	return nil
 }
 
-// readme is the part of the report that a README has room for: how many times faster than the plain file.
+// readme is the part of the report that a README has room for: how many times faster than the plain
+// file.
 func (b *bench) readme() string {
 	var text strings.Builder
 	for _, line := range b.surroundings {

@@ -11,8 +11,8 @@ import (
 	"github.com/absfs/memmapfs"
 )
 
-// rows returns the workloads, in the order of the table, then those of the charts. The functions that
-// make them have the names of the benchmarks in ../bench_test.go.
+// rows returns the workloads, in the order of the table, then those of the charts. The functions
+// that make them have the names of the benchmarks in ../bench_test.go.
 // Long: one list, which is read from top to bottom as the table is.
 func rows(s sizes) []row {
 	const kibibyte, mebibyte = 1 << 10, 1 << 20
@@ -133,8 +133,8 @@ func (r *randomOffsets) next() int64 {
 	return int64(high) * 8
 }
 
-// readers has each library open the file and read the first size bytes of it until that is as fast as
-// it gets. work makes the contestants' work.
+// readers has each library open the file and read the first size bytes of it until that is as fast
+// as it gets. work makes the contestants' work.
 func readers(w *workspace, from []library, path string, size int64, work func(file opened) func(t turn) (uint64, error)) ([]contestant, error) {
 	var contestants []contestant
 	for _, l := range from {
@@ -244,8 +244,8 @@ func randomReadersOf(w *workspace, from []library, path string, length int, size
 	})
 }
 
-// randomReadAtZero reads where each read ends in a zero, as in a file with holes or small numbers. That the
-// bytes are inside the file has to be found out otherwise then.
+// randomReadAtZero reads where each read ends in a zero, as in a file with holes or small numbers.
+// That the bytes are inside the file has to be found out otherwise then.
 func randomReadAtZero(length int, size int64, g goals) row {
 	name := fmt.Sprintf("random ReadAt %s of %s of zeros", sizeName(int64(length)), sizeName(size))
 	return row{name: name, goals: g, detail: true, setup: func(w *workspace) ([]contestant, error) {

@@ -25,7 +25,8 @@ func newBatch() *batchOf {
 	return batch
 }
 
-// read does a turn of batches: in one call each where there is such a call, else one read after the other.
+// read does a turn of batches: in one call each where there is such a call, else one read after the
+// other.
 func (batch *batchOf) read(file io.ReaderAt, size int64, t turn) (uint64, error) {
 	mappedFile, _ := file.(*memmapfs.MappedFile)
 	offsets := offsetsIn(size, batchLength, t.number)
@@ -79,8 +80,8 @@ func coldReadBatch(size int64, reads int, g goals) row {
 	}}
 }
 
-// viewSlice adds up a file of values of four bytes: in place where there is a map, else in blocks that are
-// read one after the other.
+// viewSlice adds up a file of values of four bytes: in place where there is a map, else in blocks
+// that are read one after the other.
 func viewSlice(values int64, g goals) row {
 	name := fmt.Sprintf("sum of %d Mi float32, in ViewSlice", values>>20)
 	return row{name: name, goals: g, setup: func(w *workspace) ([]contestant, error) {

@@ -52,8 +52,8 @@ func coldRandomReadAt(size int64, reads int, g goals) row {
 	}}
 }
 
-// coldDelay is coldRandomReadAt, and measures not its time but by how much a goroutine that sleeps for a
-// millisecond at a time is late at worst.
+// coldDelay is coldRandomReadAt, and measures not its time but by how much a goroutine that sleeps
+// for a millisecond at a time is late at worst.
 func coldDelay(size int64, reads int, g goals) row {
 	r := coldRandomReadAt(size, reads, g)
 	r.name = "cold: worst delay of a 1 ms sleeper beside that"
@@ -75,8 +75,8 @@ func coldDelay(size int64, reads int, g goals) row {
 	return r
 }
 
-// watchSleeper starts a goroutine that sleeps for a millisecond at a time. The function that it returns
-// ends it and tells by how much it was late at worst.
+// watchSleeper starts a goroutine that sleeps for a millisecond at a time. The function that it
+// returns ends it and tells by how much it was late at worst.
 func watchSleeper() (worstDelay func() time.Duration) {
 	stop, result := make(chan struct{}), make(chan time.Duration)
 	go func() {

@@ -9,7 +9,8 @@ import (
 	"slices"
 )
 
-// copyTo has each contestant copy the file to what open opens for it; arrived tells the sum over what has come.
+// copyTo has each contestant copy the file to what open opens for it; arrived tells the sum over
+// what has come.
 func copyTo(name string, size int64, g goals, open func(w *workspace) (to io.Writer, arrived func(t turn) (uint64, error), err error)) row {
 	return row{name: fmt.Sprintf("io.Copy of %s to %s", sizeName(size), name), goals: g, setup: func(w *workspace) ([]contestant, error) {
 		path, err := w.stampedFile(size)
@@ -54,7 +55,8 @@ func copyToBuffer(size int64, g goals) row {
 	})
 }
 
-// copyToNull leaves out mmap-go: the device takes the whole map in one call, and nobody reads a byte of it.
+// copyToNull leaves out mmap-go: the device takes the whole map in one call, and nobody reads a
+// byte of it.
 func copyToNull(size int64, g goals) row {
 	r := copyTo(os.DevNull, size, g, func(w *workspace) (io.Writer, func(t turn) (uint64, error), error) {
 		null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
@@ -71,8 +73,8 @@ func copyToNull(size int64, g goals) row {
 	return r
 }
 
-// copyToDiscard drops what it gets without looking at it: what is left is the time of the reads, in the
-// buffer that io.Discard brings. mmap-go is left out for the reason above.
+// copyToDiscard drops what it gets without looking at it: what is left is the time of the reads, in
+// the buffer that io.Discard brings. mmap-go is left out for the reason above.
 func copyToDiscard(size int64, g goals) row {
 	r := copyTo("io.Discard", size, g, func(w *workspace) (io.Writer, func(t turn) (uint64, error), error) {
 		return io.Discard, func(t turn) (uint64, error) { return 0, nil }, nil

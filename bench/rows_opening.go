@@ -57,8 +57,8 @@ func openReadClose(size, length int64, g goals) row {
 	}}
 }
 
-// openReadRandomClose opens a file that is in the page cache, reads so many times at random, and closes it.
-// What a map costs to make, and the first touches of its pages, are part of that.
+// openReadRandomClose opens a file that is in the page cache, reads so many times at random, and
+// closes it. What a map costs to make, and the first touches of its pages, are part of that.
 func openReadRandomClose(reads, length int, size int64, g goals) row {
 	times := grouped(float64(reads)) + " reads"
 	if reads == 1 {

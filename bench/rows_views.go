@@ -10,8 +10,8 @@ import (
 	"github.com/absfs/memmapfs"
 )
 
-// randomLoads loads eight bytes at a time: of maps by indexing them, in memmapfs a million times inside
-// one View, in files with ReadAt.
+// randomLoads loads eight bytes at a time: of maps by indexing them, in memmapfs a million times
+// inside one View, in files with ReadAt.
 func randomLoads(size int64, g goals) row {
 	return row{name: fmt.Sprintf("random 8 B loads of %s, in View", sizeName(size)), goals: g, setup: func(w *workspace) ([]contestant, error) {
 		path, err := w.fileHolding(size)

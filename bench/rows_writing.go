@@ -11,7 +11,8 @@ import (
 	"github.com/absfs/memmapfs"
 )
 
-// writers has each library open its own copy of the file and overwrite it until that is as fast as it gets.
+// writers has each library open its own copy of the file and overwrite it until that is as fast as
+// it gets.
 func writers(w *workspace, from []library, size int64, work func(file editor) func(t turn) error) ([]contestant, error) {
 	var contestants []contestant
 	for _, l := range from {

@@ -21,8 +21,8 @@ func mapBare(path string, size int64) (data []byte, unmap func() error, err erro
 	return data, func() error { return unix.Munmap(data) }, err
 }
 
-// dropFromCache takes the file out of the page cache, and fails if much of it stays there. Nothing may
-// have it mapped.
+// dropFromCache takes the file out of the page cache, and fails if much of it stays there. Nothing
+// may have it mapped.
 func dropFromCache(path string) error {
 	file, err := os.Open(path)
 	if err != nil {

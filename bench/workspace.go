@@ -158,7 +158,8 @@ func readIn(path string) error {
 	return errors.Join(err, file.Close())
 }
 
-// fileHolding returns a file of that size, or the big one if the size is one of those that use a part of it.
+// fileHolding returns a file of that size, or the big one if the size is one of those that use a
+// part of it.
 func (w *workspace) fileHolding(size int64) (path string, err error) {
 	if size > w.sizes.medium {
 		size = w.sizes.biggest()
@@ -208,8 +209,8 @@ func (w *workspace) logFile(size int64) (path string, err error) {
 	})
 }
 
-// writeFile makes a file and removes it again if that fails. The file is on disk when it returns, so
-// that the system does not write it while something is measured.
+// writeFile makes a file and removes it again if that fails. The file is on disk when it returns,
+// so that the system does not write it while something is measured.
 func writeFile(path string, write func(file *os.File) error) error {
 	file, err := os.Create(path)
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 	"github.com/absfs/osfs"
 )
 
-// compareBatch does a batch, and each of its reads alone with ReadAt, and compares counts, bytes and errors.
-// The buffers must not overlap.
+// compareBatch does a batch, and each of its reads alone with ReadAt, and compares counts, bytes
+// and errors. The buffers must not overlap.
 func compareBatch(t *testing.T, what string, file *memmapfs.MappedFile, spans [][2]int64) {
 	t.Helper()
 	batch := make([]memmapfs.ReadRequest, len(spans))
@@ -47,8 +47,8 @@ func compareBatch(t *testing.T, what string, file *memmapfs.MappedFile, spans []
 	}
 }
 
-// batchSpans are reads inside of pages and across them, past the end, empty, and refused, in one batch
-// that is longer than what is looked up at a time.
+// batchSpans are reads inside of pages and across them, past the end, empty, and refused, in one
+// batch that is longer than what is looked up at a time.
 func batchSpans(size int64) [][2]int64 {
 	spans := [][2]int64{
 		{0, 8}, {testkit.PageSize - 3, 7}, {-1, 4}, {size - 4, 4}, {size - 4, 9}, {size, 3}, {size + 100, 3}, {3, 0},
@@ -61,8 +61,8 @@ func batchSpans(size int64) [][2]int64 {
 	return spans
 }
 
-// Catches a read of a batch that differs from ReadAt, on a file without a map, with a new one, and with one
-// whose pages are known, in each mode.
+// Catches a read of a batch that differs from ReadAt, on a file without a map, with a new one, and
+// with one whose pages are known, in each mode.
 func TestReadBatch(t *testing.T) {
 	testkit.EachMode(t, func(t *testing.T, m testkit.Mode) {
 		data := testkit.Content(int(20*testkit.PageSize + 77))
@@ -164,8 +164,8 @@ func (f badFile) ReadAt(p []byte, off int64) (int, error) {
 	return f.File.ReadAt(p, off)
 }
 
-// An error in the middle is that of its read alone, with the bytes that came before it. The others are
-// done, and the first error is returned, io.EOF left out.
+// An error in the middle is that of its read alone, with the bytes that came before it. The others
+// are done, and the first error is returned, io.EOF left out.
 func TestReadBatchErrors(t *testing.T) {
 	data := testkit.Content(3000)
 	name := testkit.WriteFile(t, testkit.TestDir(t), "file", data)

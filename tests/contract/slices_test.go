@@ -14,7 +14,8 @@ import (
 	"github.com/absfs/memmapfs/internal/testkit"
 )
 
-// openNumbers opens a file of so many numbers, each of which is its index. It has maps if the system does.
+// openNumbers opens a file of so many numbers, each of which is its index. It has maps if the
+// system does.
 func openNumbers(t *testing.T, m testkit.Mode, numbers int, flags int) (file *memmapfs.MappedFile, name string) {
 	t.Helper()
 	data := make([]byte, 8*numbers)
@@ -83,8 +84,8 @@ func refuses[T any](t *testing.T, what string, file *memmapfs.MappedFile, off in
 	}
 }
 
-// Catches pointers that are made of a file's bytes, and values that lie where the processor cannot load
-// them.
+// Catches pointers that are made of a file's bytes, and values that lie where the processor cannot
+// load them.
 func TestViewSliceRefuses(t *testing.T) {
 	testkit.NeedMaps(t)
 	file, _ := openNumbers(t, testkit.Mode{Config: memmapfs.DefaultConfig()}, 100, os.O_RDONLY)

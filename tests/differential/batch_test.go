@@ -11,8 +11,8 @@ import (
 	"github.com/absfs/memmapfs/internal/testkit"
 )
 
-// FuzzReadBatch lets the fuzzer write a batch, what comes before it, and the mode, and compares the batch
-// with single reads of the plain file.
+// FuzzReadBatch lets the fuzzer write a batch, what comes before it, and the mode, and compares the
+// batch with single reads of the plain file.
 func FuzzReadBatch(f *testing.F) {
 	for row := range testkit.Modes {
 		data := []byte{byte(row), byte(row)}
