@@ -3,6 +3,7 @@ package memmapfs
 import (
 	"io"
 	"io/fs"
+	"runtime"
 	"sync"
 	"unsafe"
 )
@@ -67,29 +68,33 @@ func (f *fileMaps) readBatchHot(part []ReadRequest, hot *[batchPart]bool) {
 		return
 	}
 	var copies [batchPart]guardedCopy
-	var of [batchPart]int
-	var from [batchPart]*mapping // whose addresses are not given back before all are copied
+	var reads [batchPart]hotRead // their maps' addresses are not given back before all are copied
 	n := 0
 	for i := range part {
 		r := &part[i]
 		if m, start := f.hotRange(r.P, r.Off); m != nil {
 			copies[n] = guardedCopy{unsafe.Pointer(unsafe.SliceData(r.P)), m.pointer(start), len(r.P)}
-			of[n], from[n] = i, m
+			reads[n] = hotRead{m, start + int64(len(r.P)), i}
 			n++
 		}
 	}
-	done := 0
-	if n > 0 {
-		done, _ = copyAllGuarded(copies[:n]) // what a fault has left is read one by one
+	if n == 0 {
+		return
 	}
+	done, _ := copyAllGuarded(copies[:n]) // what a fault has left is read one by one
 	for k := range done {
-		r := &part[of[k]]
-		m, start := f.hotRange(r.P, r.Off)
-		if m != from[k] || !m.proves(r.P, start+int64(len(r.P))) {
-			continue // the map was changed meanwhile
+		if r := &part[reads[k].of]; reads[k].from.proves(r.P, reads[k].end) {
+			r.N, r.Err, hot[reads[k].of] = len(r.P), nil, true
 		}
-		r.N, r.Err, hot[of[k]] = len(r.P), nil, true
 	}
+	runtime.KeepAlive(&reads)
+}
+
+// hotRead is a read of a batch that a mapping serves, and where it ends there.
+type hotRead struct {
+	from *mapping
+	end  int64
+	of   int // in the batch
 }
 
 // hotRange returns the mapping that can serve a read, and where its bytes start there, or nil.
