@@ -48,6 +48,9 @@ func TestEveryRow(t *testing.T) {
 		!bytes.HasPrefix(inReadme, []byte("before\n"+readmeSection.begin)) || !bytes.HasSuffix(inReadme, []byte(readmeSection.end+"after\n")) {
 		t.Errorf("%v, %s", err, inReadme)
 	}
+	if bytes.Contains(inReadme, []byte("**")) || !bytes.Contains(inReadme, []byte("| workload | times faster than osfs | ns |")) {
+		t.Errorf("the short table is another:\n%s", inReadme)
+	}
 	markdown, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

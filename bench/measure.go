@@ -28,7 +28,8 @@ type row struct {
 // goals are what a row is to reach. 0 is no goal.
 type goals struct {
 	better float64 // the least time of the better one, divided by that of memmapfs
-	plain  float64 // the least time of the plain file, divided by that of memmapfs
+	plain  float64 // the same of the plain file
+	bare   float64 // the same of a slice of a bare map
 	alike  string  // the rows of the same name take times within alikeSpread of one another
 }
 

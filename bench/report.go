@@ -45,8 +45,11 @@ func ratioCell(r result, name string) (text string, below bool) {
 		return "-", false
 	}
 	goal := 0.0
-	if name == plain {
+	switch name {
+	case plain:
 		goal = r.row.goals.plain
+	case bareMap:
+		goal = r.row.goals.bare
 	}
 	return withGoal(ratio, goal)
 }
@@ -134,9 +137,10 @@ func (t table) line(r result) string {
 func summary(results []result) string {
 	var below, noHelp []string
 	for _, r := range results {
-		_, below1 := ratioCell(r, plain)
-		_, below2 := shareCell(r)
-		if below1 || below2 {
+		_, belowPlain := ratioCell(r, plain)
+		_, belowBare := ratioCell(r, bareMap)
+		_, belowBetter := shareCell(r)
+		if belowPlain || belowBare || belowBetter {
 			below = append(below, r.row.name)
 		}
 		if helpsLittle(r) {
@@ -293,6 +297,7 @@ func (b *bench) readme() string {
 		}
 		fmt.Fprintf(&text, "| %s | %s | %s |\n", r.row.name, faster, nanosecondCell(r, mapped))
 	}
+	fmt.Fprint(&text, "\nBelow 1 osfs is faster. All rows, beside other libraries: [BENCHMARKS.md](docs/BENCHMARKS.md).\n")
 	return text.String()
 }
 

@@ -28,7 +28,7 @@ func rows(s sizes) []row {
 		readBatch(s.small, goals{better: 1}),
 		randomLoads(s.small, long),
 		randomLoads(s.loads, long),
-		viewSlice(s.floats, goals{better: 0.98}),
+		viewSlice(s.floats, goals{bare: 0.98}),
 		randomReadAt(4*kibibyte, s.small, 1, short),
 		detailed(randomReadAt(8*kibibyte-1, s.small, 1, alike(short, "8 KiB"))),
 		randomReadAt(8*kibibyte, s.small, 1, alike(short, "8 KiB")),

@@ -51,7 +51,7 @@ func compareBatch(t *testing.T, what string, file *memmapfs.MappedFile, spans []
 // batch that is longer than what is looked up at a time.
 func batchSpans(size int64) [][2]int64 {
 	spans := [][2]int64{
-		{0, 8}, {testkit.PageSize - 3, 7}, {-1, 4}, {size - 4, 4}, {size - 4, 9}, {size, 3}, {size + 100, 3}, {3, 0},
+		{size + 5, 8}, {0, 8}, {testkit.PageSize - 3, 7}, {-1, 4}, {size - 4, 4}, {size - 4, 9}, {size, 3}, {size + 100, 3}, {3, 0},
 		{-5, 0}, {size, 0}, {math.MaxInt64 - 2, 8}, {math.MinInt64, 1}, {0, size}, {1, 3 * testkit.PageSize}, {size + 100, 0},
 	}
 	random := rand.New(rand.NewPCG(uint64(size), 1))
@@ -105,7 +105,7 @@ func TestReadBatchOfChangedFile(t *testing.T) {
 		for range 3 {
 			compareBatch(t, "as it was", file, batchSpans(size))
 		}
-		for _, size := range []int64{7 * testkit.PageSize, 30 * testkit.PageSize} {
+		for _, size := range []int64{7*testkit.PageSize + 100, 30 * testkit.PageSize} {
 			testkit.ResizeAround(t, osfs.ToNative(name), size)
 			compareBatch(t, fmt.Sprintf("%d bytes", size), file, batchSpans(size))
 		}
