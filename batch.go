@@ -4,6 +4,7 @@ import (
 	"io"
 	"io/fs"
 	"runtime"
+	"sync"
 	"unsafe"
 )
 
@@ -20,10 +21,10 @@ type ReadRequest struct {
 // stack.
 const batchPart = 64
 
-// ReadBatch does all reads of the batch, each with ReadAt's result in its N and Err, and returns
-// the first Err other than io.EOF. It is ReadAt for each, one after the other, but cheaper: what is
-// mapped and in memory is copied under one guard, and of what is not the system is asked to begin
-// reading all at once, before the first is waited for.
+// ReadBatch does all reads of the batch, each with ReadAt's result in its N and Err, and returns the
+// first Err other than io.EOF. It is ReadAt for each, one after the other, but cheaper: what is mapped
+// and in memory is copied under one guard, and of what is not the system is asked to begin reading all
+// at once, before the first is waited for.
 //
 // No order is promised between the reads: buffers that overlap hold one or the other. It allocates
 // nothing and may be called from many goroutines, with batches of their own.
@@ -67,27 +68,33 @@ func (f *fileMaps) readBatchHot(part []ReadRequest, hot *[batchPart]bool) {
 		return
 	}
 	var copies [batchPart]guardedCopy
-	var from [batchPart]struct {
-		m *mapping
-		i int
-	}
+	var reads [batchPart]hotRead // their maps' addresses are not given back before all are copied
 	n := 0
 	for i := range part {
 		r := &part[i]
 		if m, start := f.hotRange(r.P, r.Off); m != nil {
 			copies[n] = guardedCopy{unsafe.Pointer(unsafe.SliceData(r.P)), m.pointer(start), len(r.P)}
-			from[n].m, from[n].i = m, i
+			reads[n] = hotRead{m, start + int64(len(r.P)), i}
 			n++
 		}
 	}
+	if n == 0 {
+		return
+	}
 	done, _ := copyAllGuarded(copies[:n]) // what a fault has left is read one by one
 	for k := range done {
-		r, m := &part[from[k].i], from[k].m
-		if m.proves(r.P, r.Off-m.offset+int64(len(r.P))) {
-			r.N, r.Err, hot[from[k].i] = len(r.P), nil, true
+		if r := &part[reads[k].of]; reads[k].from.proves(r.P, reads[k].end) {
+			r.N, r.Err, hot[reads[k].of] = len(r.P), nil, true
 		}
 	}
-	runtime.KeepAlive(&from) // the maps' addresses are not given back before
+	runtime.KeepAlive(&reads)
+}
+
+// hotRead is a read of a batch that a mapping serves, and where it ends there.
+type hotRead struct {
+	from *mapping
+	end  int64
+	of   int // in the batch
 }
 
 // hotRange returns the mapping that can serve a read, and where its bytes start there, or nil.
@@ -108,24 +115,43 @@ func (f *fileMaps) hotRange(p []byte, off int64) (m *mapping, start int64) {
 
 // readBatchAhead has the system begin to read what the other reads will want, if that is more than one.
 func (f *fileMaps) readBatchAhead(part []ReadRequest, hot *[batchPart]bool) {
-	cold := 0
-	for i := range part {
-		if !hot[i] && len(part[i].P) > 0 && part[i].Off >= 0 {
-			cold++
-		}
-	}
 	d := f.descriptor.Load()
-	if cold < 2 || d == nil {
+	if d == nil {
 		return
 	}
-	d.do(func(fd uintptr) error {
-		for i := range part {
-			if !hot[i] && len(part[i].P) > 0 && part[i].Off >= 0 {
-				if err := system.readAhead(fd, part[i].Off, int64(len(part[i].P))); err != nil {
-					return err
-				}
-			}
+	a := batchAheads.Get().(*batchAhead)
+	defer batchAheads.Put(a)
+	a.cold = 0
+	for i := range part {
+		if r := &part[i]; !hot[i] && len(r.P) > 0 && r.Off >= 0 {
+			a.offs[a.cold], a.lengths[a.cold] = r.Off, int64(len(r.P))
+			a.cold++
 		}
-		return nil
-	})
+	}
+	if a.cold > 1 {
+		d.conn.Control(a.ask)
+	}
+}
+
+// batchAhead are the ranges that readBatchAhead asks for. They and the function that asks are used again
+// and again, because what a descriptor is given is on the heap.
+type batchAhead struct {
+	cold          int
+	offs, lengths [batchPart]int64
+	ask           func(fd uintptr)
+}
+
+var batchAheads = sync.Pool{New: func() any {
+	a := new(batchAhead)
+	a.ask = a.askAll
+	return a
+}}
+
+// askAll stops at the first error: it is a hint, and the reads will say what is wrong.
+func (a *batchAhead) askAll(fd uintptr) {
+	for i := range a.cold {
+		if system.readAhead(fd, a.offs[i], a.lengths[i]) != nil {
+			return
+		}
+	}
 }

@@ -29,6 +29,11 @@ func HookAdvise(with func(call func(data []byte, advice int) error) func(data []
 	return hook(&system.advise, with)
 }
 
+// HookReadAhead is hook for the call that has the system begin to read.
+func HookReadAhead(with func(call func(fd uintptr, offset, length int64) error) func(fd uintptr, offset, length int64) error) (restore func()) {
+	return hook(&system.readAhead, with)
+}
+
 // HookLock is hook for mlock.
 func HookLock(with func(call func(data []byte) error) func(data []byte) error) (restore func()) {
 	return hook(&system.lockPages, with)

@@ -292,8 +292,13 @@ func (u *unsyncedBytes) moveModTime() error {
 }
 
 // wasTimeSet reports whether somebody has set the file's modification time since the first store: it is
-// neither the one of before nor one that a write or store may have given it since.
+// neither the one of before nor one that a write or store may have given it since. Where all that is
+// mapped is written by stores there are no calls between them to tell their order from the time's, and
+// the time is moved.
 func (u *unsyncedBytes) wasTimeSet() bool {
+	if !sysMapsAgreeWithIO {
+		return false
+	}
 	const clockTick = 20 * time.Millisecond // by which the kernel's clock for files may be behind
 	now := u.modTime()
 	return now != 0 && now != u.timeBefore.Load() &&

@@ -33,6 +33,7 @@ func drawCharts(results []result, dir string) (paths []string, err error) {
 	for _, r := range results {
 		switch {
 		case r.skipped != nil:
+		case r.row.detail:
 		case r.row.curve == "":
 			table = append(table, r)
 		default:
@@ -93,8 +94,8 @@ func newChart(title string) *plot.Plot {
 	return chart
 }
 
-// ratioChart has two bars a row. Their length is the logarithm of the ratio: to the right of the line at 1
-// memmapfs is faster, to the left slower.
+// ratioChart has two bars a row. Their length is the logarithm of the ratio: to the right of the
+// line at 1 memmapfs is faster, to the left slower.
 func ratioChart(results []result) (*plot.Plot, error) {
 	chart := newChart("Time of others / time of memmapfs")
 	chart.X.Label.Text = "right of 1: memmapfs is faster (logarithmic)"

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Catches advice that names a row which is no longer there. In ../docs/PERFORMANCE.md the beginning of a row's
-// name stands for the row; what follows "..." is left out of the comparison.
+// Catches advice that names a row which is no longer there. In ../docs/PERFORMANCE.md the beginning
+// of a row's name stands for the row; what follows "..." is left out of the comparison.
 func TestRowsNamedInTheDocumentation(t *testing.T) {
 	text, err := os.ReadFile("../docs/PERFORMANCE.md")
 	if err != nil {

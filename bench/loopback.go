@@ -5,8 +5,8 @@ import (
 	"net"
 )
 
-// loopback returns a TCP connection whose other end reads, and tells a checksum each time that so many
-// bytes have come.
+// loopback returns a TCP connection whose other end reads, and tells a checksum each time that so
+// many bytes have come.
 func loopback(w *workspace, size int64) (connection net.Conn, received <-chan uint64, err error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -1,4 +1,5 @@
-// Bench measures memmapfs beside the plain filesystem and other ways to read and write files by maps.
+// Bench measures memmapfs beside the plain filesystem and other ways to read and write files by
+// maps.
 //
 //	go run .
 //
@@ -38,9 +39,10 @@ func run(arguments []string, stdout, stderr io.Writer) int {
 	quick := flags.Bool("quick", false, "less than a minute in all, with smaller files and less precise")
 	rounds := flags.Int("rounds", 0, "measure each row this `number` of times and take the median (default 7, or 3 with -quick)")
 	dir := flags.String("dir", os.TempDir(), "make the files in a new directory inside this `directory`, and remove it at the end")
-	markdown := flags.String("markdown", "", "write the tables as Markdown to this `file`, too")
+	markdown := flags.String("markdown", "", "put the tables as Markdown into this `file`, too: a new one, or between the two lines that are there for them")
 	readme := flags.String("readme", "", "put the table into this `file`, between the two lines that are there for it")
 	svg := flags.String("svg", "", "draw charts into this `directory`")
+	onlyCosts := flags.Bool("costs", false, "print what calls, faults and maps cost on this machine, and what follows, and measure nothing else")
 	if err := flags.Parse(arguments); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return 0
@@ -71,8 +73,12 @@ func run(arguments []string, stdout, stderr io.Writer) int {
 		stdout: stdout, progress: newProgress(stderr),
 		command: "go run ." + quoted(arguments),
 	}
-	err = b.run(interrupted, *dir)
-	if err == nil || len(b.results) > 0 {
+	if *onlyCosts {
+		err = printCosts(&b, *dir)
+	} else if err = errors.Join(markdownSection.check(*markdown), readmeSection.check(*readme)); err == nil {
+		err = b.run(interrupted, *dir)
+	}
+	if err == nil && !*onlyCosts || len(b.results) > 0 {
 		err = errors.Join(err, b.write(*markdown, *readme, *svg))
 	}
 	switch {
@@ -128,7 +134,11 @@ func (b *bench) run(interrupted context.Context, parent string) (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	w := &workspace{interrupted: interrupted, dir: dir, libraries: libraries, sizes: b.sizes}
 
-	b.surroundings = describe(b.command, b.pace)
+	machineCosts, err := measureCosts(dir)
+	if err != nil {
+		return err
+	}
+	b.surroundings = append(append(describe(), machineCosts.line()), describeRun(b.command, b.pace)...)
 	table := newTable(chosen)
 	fmt.Fprintf(b.stdout, "%s\n\n%s\n", strings.Join(b.surroundings, "\n"), table.head())
 	for i, r := range chosen {
@@ -190,15 +200,7 @@ func (b *bench) write(markdown, readme, svg string) error {
 		}
 	}
 	if readme != "" {
-		document, err := os.ReadFile(readme)
-		if err != nil {
-			return err
-		}
-		text, err := replaceReadme(string(document), b.readme())
-		if err != nil {
-			return fmt.Errorf("%s: %w", readme, err)
-		}
-		if err := os.WriteFile(readme, []byte(text), 0o644); err != nil {
+		if err := readmeSection.write(readme, b.readme(), false); err != nil {
 			return err
 		}
 	}
@@ -208,7 +210,7 @@ func (b *bench) write(markdown, readme, svg string) error {
 	if err := os.MkdirAll(filepath.Dir(markdown), 0o755); err != nil {
 		return err
 	}
-	return os.WriteFile(markdown, []byte(b.markdown(filepath.Dir(markdown), charts)), 0o644)
+	return markdownSection.write(markdown, b.markdown(filepath.Dir(markdown), charts), true)
 }
 
 // progress shows on a terminal what goes on. Elsewhere it shows nothing.

@@ -24,8 +24,8 @@ func tinyBench(stdout io.Writer, expression string) bench {
 	}
 }
 
-// Every row can be measured, its contestants agree about the bytes, and it stands in the tables and the
-// charts. Nothing stays behind.
+// Every row can be measured, its contestants agree about the bytes, and it stands in the tables and
+// the charts. Nothing stays behind.
 func TestEveryRow(t *testing.T) {
 	dir, out := t.TempDir(), t.TempDir()
 	var stdout bytes.Buffer
@@ -37,7 +37,7 @@ func TestEveryRow(t *testing.T) {
 
 	path := filepath.Join(out, "new", "report.md")
 	readme := filepath.Join(out, "README.md")
-	if err := os.WriteFile(readme, []byte("before\n"+readmeBegin+"stale\n"+readmeEnd+"after\n"), 0o644); err != nil {
+	if err := os.WriteFile(readme, []byte("before\n"+readmeSection.begin+"stale\n"+readmeSection.end+"after\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.write(path, readme, filepath.Join(out, "charts")); err != nil {
@@ -45,8 +45,11 @@ func TestEveryRow(t *testing.T) {
 	}
 	inReadme, err := os.ReadFile(readme)
 	if err != nil || bytes.Contains(inReadme, []byte("stale")) ||
-		!bytes.HasPrefix(inReadme, []byte("before\n"+readmeBegin)) || !bytes.HasSuffix(inReadme, []byte(readmeEnd+"after\n")) {
+		!bytes.HasPrefix(inReadme, []byte("before\n"+readmeSection.begin)) || !bytes.HasSuffix(inReadme, []byte(readmeSection.end+"after\n")) {
 		t.Errorf("%v, %s", err, inReadme)
+	}
+	if bytes.Contains(inReadme, []byte("**")) || !bytes.Contains(inReadme, []byte("| workload | times faster than osfs | ns |")) {
+		t.Errorf("the short table is another:\n%s", inReadme)
 	}
 	markdown, err := os.ReadFile(path)
 	if err != nil {
@@ -54,7 +57,7 @@ func TestEveryRow(t *testing.T) {
 	}
 	for _, r := range rows(tinySizes) {
 		if !strings.Contains(stdout.String(), r.name) || !strings.Contains(string(markdown), r.name) ||
-			r.curve == "" && !bytes.Contains(inReadme, []byte(r.name)) {
+			r.curve == "" && !r.detail && !bytes.Contains(inReadme, []byte(r.name)) {
 			t.Errorf("no row %q", r.name)
 		}
 	}
@@ -66,10 +69,8 @@ func TestEveryRow(t *testing.T) {
 		if r.ratio[mapped] != 1 || !(r.ratio[plain] > 0) {
 			t.Errorf("%s: ratios %v", r.row.name, r.ratio)
 		}
-		for name := range map[string]float64{plain: r.row.goals.plain, r.row.goals.of: r.row.goals.peer} {
-			if _, ok := r.ratio[name]; name != "" && name != bareMap && !ok {
-				t.Errorf("%s: there is a goal against %s, which does not take part", r.row.name, name)
-			}
+		if r.row.goals.better > 0 && !(r.share > 0) {
+			t.Errorf("%s: there is a goal against the better one, and nobody to be it", r.row.name)
 		}
 	}
 	for _, chart := range []string{"ratios", "working-set-hot"} {
@@ -127,7 +128,7 @@ func TestMeasure(t *testing.T) {
 			metric: func() time.Duration { return each },
 		}
 	}
-	r := row{name: "row", goals: goals{plain: 4, peer: 0.4}, operations: 1, setup: func(w *workspace) ([]contestant, error) {
+	r := row{name: "row", goals: goals{plain: 4, better: 0.4}, operations: 1, setup: func(w *workspace) ([]contestant, error) {
 		return []contestant{takes(plain, 3000), takes(mapped, 1000), takes(expMmap, 500)}, nil
 	}}
 	found, err := measure(t.Context(), r, &workspace{}, pace{rounds: 3, turns: 2, length: time.Hour}, func(string, ...any) {})
@@ -143,11 +144,79 @@ func TestMeasure(t *testing.T) {
 	if cell, below := ratioCell(found, plain); cell != "3.00 < 4" || !below {
 		t.Errorf("cell %q, below the goal: %v", cell, below)
 	}
+	if cell, below := shareCell(found); cell != "0.50" || below {
+		t.Errorf("share of the better one %q, below the goal: %v", cell, below)
+	}
 	if cell, below := ratioCell(found, expMmap); cell != "0.50" || below {
 		t.Errorf("cell %q, below the goal: %v", cell, below)
 	}
 	if cell := nanosecondCell(result{nanosecond: map[string]float64{plain: 1234567}}, plain); cell != "1,234,567" {
 		t.Errorf("cell %q", cell)
+	}
+}
+
+// What is written by hand around a section stays, and a file without a place for it is told of
+// before anything is measured.
+func TestSections(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "report.md")
+	for _, text := range []string{"one\n", "two\n"} {
+		if err := markdownSection.write(path, text, true); err != nil {
+			t.Fatal(err)
+		}
+		written, err := os.ReadFile(path)
+		if err != nil || string(written) != markdownSection.begin+text+markdownSection.end {
+			t.Errorf("%v, %q", err, written)
+		}
+	}
+	if err := os.WriteFile(path, []byte("above\n"+markdownSection.begin+"two\n"+markdownSection.end+"below\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := markdownSection.write(path, "three\n", true); err != nil {
+		t.Fatal(err)
+	}
+	written, err := os.ReadFile(path)
+	if err != nil || string(written) != "above\n"+markdownSection.begin+"three\n"+markdownSection.end+"below\n" {
+		t.Errorf("%v, %q", err, written)
+	}
+	if err := os.WriteFile(path, []byte("by hand\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	status := run([]string{"-quick", "-markdown", path, "-dir", t.TempDir()}, &stdout, &stderr)
+	written, err = os.ReadFile(path)
+	if status != exitFailure || !strings.Contains(stderr.String(), "no place") || stdout.Len() > 0 || err != nil || string(written) != "by hand\n" {
+		t.Errorf("exit status %d, %q, %q, %v, %q", status, stdout.String(), stderr.String(), err, written)
+	}
+}
+
+// Rows that are to take the same time are compared with one another.
+func TestCliffs(t *testing.T) {
+	takes := func(name string, nanosecond float64) result {
+		return result{row: row{name: name, goals: goals{alike: "here"}}, nanosecond: map[string]float64{mapped: nanosecond}}
+	}
+	if found := cliffs([]result{takes("a", 100), takes("b", 104), takes("c", 103)}); len(found) > 0 {
+		t.Errorf("%q, want none", found)
+	}
+	found := cliffs([]result{takes("a", 100), takes("b", 300), takes("c", 103)})
+	if len(found) != 1 || !strings.Contains(found[0], `"a"`) || !strings.Contains(found[0], `"b"`) || !strings.Contains(found[0], "3.00") {
+		t.Errorf("%q, want a and b, and a factor of 3.00", found)
+	}
+}
+
+// The costs that decide say what a map has to be used for to pay, and leave nothing behind.
+func TestCosts(t *testing.T) {
+	dir := t.TempDir()
+	var stdout, stderr bytes.Buffer
+	if status := run([]string{"-costs", "-dir", dir}, &stdout, &stderr); status != 0 || !strings.Contains(stdout.String(), "a pread") {
+		t.Errorf("exit status %d, %s%s", status, stdout.String(), stderr.String())
+	}
+	checkEmpty(t, dir)
+	c := costs{read: 1100, load: 100, fault: 5000, around: 64 << 10, mapping: 20_000}
+	all := strings.Join(c.consequences(), "\n")
+	for _, want := range []string{"4.5 small reads", "100µs", "more than 100 times", "more than 5 times"} {
+		if !strings.Contains(all, want) {
+			t.Errorf("%q is not in:\n%s", want, all)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"time"
 )
@@ -18,31 +19,26 @@ type row struct {
 	// operations is how many make a turn; 0 leaves it to the time that they take.
 	operations int
 
+	detail bool // left out of the short table
+
 	curve      string // of the chart to which the row belongs, if any
 	workingSet int64  // and its place there
 }
 
-// goals are the least ratios of another's time to that of memmapfs. 0 is no goal.
+// goals are what a row is to reach. 0 is no goal.
 type goals struct {
-	plain float64
-	peer  float64
-	of    string // the peer; if empty, x/exp/mmap
+	better float64 // the least time of the better one, divided by that of memmapfs
+	plain  float64 // the same of the plain file
+	bare   float64 // the same of a slice of a bare map
+	alike  string  // the rows of the same name take times within alikeSpread of one another
 }
 
-// least returns the goal for the ratio of a contestant's time to that of memmapfs.
-func (g goals) least(name string) float64 {
-	peer := g.of
-	if peer == "" {
-		peer = expMmap
-	}
-	switch name {
-	case plain:
-		return g.plain
-	case peer:
-		return g.peer
-	}
-	return 0
-}
+// alikeSpread is by how much the slowest of rows that are to be alike may be above the fastest.
+const alikeSpread = 1.05
+
+// betterOnes are the two that a program has the choice of without memmapfs: the plain file and a
+// bare map. The better one is that of them which is faster in a row.
+var betterOnes = []string{plain, expMmap, bareMap}
 
 // A turn is what one contestant does before the next one's turn comes.
 type turn struct {
@@ -74,6 +70,7 @@ type result struct {
 	skipped    error              // why there is none
 	nanosecond map[string]float64 // per operation: the median over the rounds
 	ratio      map[string]float64 // to the time of memmapfs in the same round: the median over the rounds
+	share      float64            // the same of the better one; 0 if none takes part
 }
 
 // errSkip is wrapped by the errors of rows that cannot be measured here.
@@ -110,11 +107,12 @@ func measure(ctx context.Context, r row, w *workspace, p pace, report func(forma
 		totals := make([]float64, len(contestants))
 		for range p.turns {
 			number++
+			order := rand.Perm(len(contestants))
 			for i := range contestants {
 				if ctx.Err() != nil {
 					return result{}, ctx.Err()
 				}
-				place := (i + int(number)) % len(contestants)
+				place := order[i]
 				report("round %d of %d: %s", round+1, p.rounds, contestants[place].name)
 				elapsed, _, err := take(contestants[place], turn{operations: operations[place], number: number})
 				if err != nil {
@@ -132,17 +130,28 @@ func measure(ctx context.Context, r row, w *workspace, p pace, report func(forma
 		}
 	}
 
+	return summarize(r, contestants, spent), nil
+}
+
+// summarize makes the medians of a row from the times of its contestants in each round.
+func summarize(r row, contestants []contestant, spent [][]float64) result {
 	reference := slices.IndexFunc(contestants, func(c contestant) bool { return c.name == mapped })
+	rounds := len(spent[reference])
 	found := result{row: r, nanosecond: map[string]float64{}, ratio: map[string]float64{}}
 	for i, c := range contestants {
-		ratios := make([]float64, p.rounds)
+		ratios := make([]float64, rounds)
 		for round := range ratios {
 			ratios[round] = spent[i][round] / spent[reference][round]
 		}
 		found.nanosecond[c.name] = median(spent[i])
 		found.ratio[c.name] = median(ratios)
 	}
-	return found, nil
+	for _, name := range betterOnes {
+		if ratio, ok := found.ratio[name]; ok && (found.share == 0 || ratio < found.share) {
+			found.share = ratio
+		}
+	}
+	return found
 }
 
 // take has a contestant do a turn and returns how long that took, or what is measured instead.

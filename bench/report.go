@@ -1,7 +1,11 @@
 package main
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
+	"maps"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -9,8 +13,8 @@ import (
 	"time"
 )
 
-// describe says where and how the numbers were measured.
-func describe(command string, p pace) []string {
+// describe says where the numbers were measured.
+func describe() []string {
 	processor, kernel := machine()
 	memory := ""
 	if bytes := availableMemory(); bytes >= 0 {
@@ -19,6 +23,12 @@ func describe(command string, p pace) []string {
 	return []string{
 		fmt.Sprintf("Machine: %s, %d cores%s", processor, runtime.NumCPU(), memory),
 		fmt.Sprintf("System: %s, %s, %s", kernel, runtime.GOARCH, runtime.Version()),
+	}
+}
+
+// describeRun says how they were measured.
+func describeRun(command string, p pace) []string {
+	return []string{
 		fmt.Sprintf("Command: %s", command),
 		fmt.Sprintf("Date: %s; medians of %d rounds, in each of which every contestant has up to %d turns of %v",
 			time.Now().UTC().Format(time.DateOnly), p.rounds, p.turns, p.length),
@@ -34,21 +44,42 @@ func ratioCell(r result, name string) (text string, below bool) {
 	if !ok {
 		return "-", false
 	}
-	switch {
-	case ratio < 10:
-		text = fmt.Sprintf("%.2f", ratio)
-	case ratio < 100:
-		text = fmt.Sprintf("%.1f", ratio)
-	default:
-		text = fmt.Sprintf("%.0f", ratio)
+	goal := 0.0
+	switch name {
+	case plain:
+		goal = r.row.goals.plain
+	case bareMap:
+		goal = r.row.goals.bare
 	}
-	if goal := r.row.goals.least(name); ratio < goal {
-		return fmt.Sprintf("%s < %v", text, goal), true
+	return withGoal(ratio, goal)
+}
+
+// shareCell is the share of the better one, with the goal if it is below that.
+func shareCell(r result) (text string, below bool) {
+	if r.share == 0 {
+		return "-", false
+	}
+	return withGoal(r.share, r.row.goals.better)
+}
+
+func withGoal(ratio, goal float64) (text string, below bool) {
+	if text = ratioText(ratio); ratio < goal {
+		return fmt.Sprintf("%s < %.3g", text, goal), true
 	}
 	return text, false
 }
 
-// nanosecondCell writes 1234567 as 1,234,567.
+func ratioText(ratio float64) string {
+	switch {
+	case ratio < 10:
+		return fmt.Sprintf("%.2f", ratio)
+	case ratio < 100:
+		return fmt.Sprintf("%.1f", ratio)
+	}
+	return fmt.Sprintf("%.0f", ratio)
+}
+
+// nanosecondCell is the time of an operation.
 func nanosecondCell(r result, name string) string {
 	nanosecond, ok := r.nanosecond[name]
 	switch {
@@ -57,7 +88,12 @@ func nanosecondCell(r result, name string) string {
 	case nanosecond < 100:
 		return fmt.Sprintf("%.1f", nanosecond)
 	}
-	digits := fmt.Sprintf("%.0f", nanosecond)
+	return grouped(nanosecond)
+}
+
+// grouped writes 1234567 as 1,234,567.
+func grouped(number float64) string {
+	digits := fmt.Sprintf("%.0f", number)
 	for i := len(digits) - 3; i > 0; i -= 3 {
 		digits = digits[:i] + "," + digits[i:]
 	}
@@ -72,7 +108,7 @@ func newTable(rows []row) table {
 	for _, r := range rows {
 		width = max(width, len(r.name))
 	}
-	return table{fmt.Sprintf("%%-%ds", width) + strings.Repeat("  %12s", len(others)) + strings.Repeat("  %14s", 2)}
+	return table{fmt.Sprintf("%%-%ds", width) + strings.Repeat("  %12s", len(others)+1) + strings.Repeat("  %14s", 2)}
 }
 
 func (t table) head() string {
@@ -80,7 +116,7 @@ func (t table) head() string {
 	for _, name := range others {
 		above, below = append(above, ""), append(below, name)
 	}
-	above, below = append(above, "nanoseconds:", ""), append(below, plain, mapped)
+	above, below = append(above, "", "nanoseconds:", ""), append(below, "better one", plain, mapped)
 	return strings.TrimRight(fmt.Sprintf(t.format, above...), " ") + "\n" + fmt.Sprintf(t.format, below...)
 }
 
@@ -93,19 +129,18 @@ func (t table) line(r result) string {
 		text, _ := ratioCell(r, name)
 		cells = append(cells, text)
 	}
-	return fmt.Sprintf(t.format, append(cells, nanosecondCell(r, plain), nanosecondCell(r, mapped))...)
+	share, _ := shareCell(r)
+	return fmt.Sprintf(t.format, append(cells, share, nanosecondCell(r, plain), nanosecondCell(r, mapped))...)
 }
 
-// summary counts the rows below their goal, and names those in which the map does not help.
+// summary names the rows below their goal, and those in which the map does not help.
 func summary(results []result) string {
 	var below, noHelp []string
 	for _, r := range results {
-		missed := false
-		for _, name := range others {
-			_, isBelow := ratioCell(r, name)
-			missed = missed || isBelow
-		}
-		if missed {
+		_, belowPlain := ratioCell(r, plain)
+		_, belowBare := ratioCell(r, bareMap)
+		_, belowBetter := shareCell(r)
+		if belowPlain || belowBare || belowBetter {
 			below = append(below, r.row.name)
 		}
 		if helpsLittle(r) {
@@ -119,8 +154,28 @@ func summary(results []result) string {
 		}
 	}
 	list("Below the goal:", below)
+	list("Rows that are to take the same time, and do not:", cliffs(results))
 	list("Where memmapfs is at most a tenth faster than osfs, or not at all:", noHelp)
 	return text.String()
+}
+
+// cliffs names the rows that are to be alike, and are not.
+func cliffs(results []result) (found []string) {
+	groups := map[string][]result{}
+	for _, r := range results {
+		if name := r.row.goals.alike; name != "" && r.skipped == nil {
+			groups[name] = append(groups[name], r)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(groups)) {
+		faster := func(one, other result) int { return cmp.Compare(one.nanosecond[mapped], other.nanosecond[mapped]) }
+		least, most := slices.MinFunc(groups[name], faster), slices.MaxFunc(groups[name], faster)
+		if spread := most.nanosecond[mapped] / least.nanosecond[mapped]; spread > alikeSpread {
+			found = append(found, fmt.Sprintf("around %s: %s ns in %q, %s ns in %q, a factor of %.2f, want %.2f at most", name,
+				nanosecondCell(least, mapped), least.row.name, nanosecondCell(most, mapped), most.row.name, spread, alikeSpread))
+		}
+	}
+	return found
 }
 
 // markdown is the report as a file that lies in dir, with the charts.
@@ -134,7 +189,8 @@ func (b *bench) markdown(dir string, charts []string) string {
 		fmt.Fprintf(&text, "- %s: %s\n", name, value)
 	}
 	fmt.Fprint(&text, "\nTime of another / time of memmapfs: above 1, memmapfs is faster. The page cache is hot unless the row says cold.\n"+
-		"A ratio below the goal for its row is bold, with the goal behind it.\n\n")
+		"The better one is the faster one of the plain file (osfs) and a bare map (x/exp/mmap, or a slice of a map); its column is its\n"+
+		"time / time of memmapfs. A number below the goal for its row is bold, with the goal behind it.\n\n")
 	var table, curves []result
 	for _, r := range b.results {
 		if r.row.curve == "" {
@@ -158,14 +214,65 @@ func (b *bench) markdown(dir string, charts []string) string {
 	return strings.TrimRight(text.String(), "\n") + "\n"
 }
 
-// Between these lines of a file stands what readme returns.
-const (
-	readmeBegin = "<!-- written by bench -readme: begin -->\n"
-	readmeEnd   = "<!-- written by bench -readme: end -->\n"
+// A section is the part of a file that the program writes, between two lines. What is outside of
+// them is left as it is.
+type section struct{ begin, end string }
+
+func sectionOf(flag string) section {
+	return section{
+		"<!-- written by bench -" + flag + ": begin -->\n",
+		"<!-- written by bench -" + flag + ": end -->\n",
+	}
+}
+
+var (
+	readmeSection   = sectionOf("readme")
+	markdownSection = sectionOf("markdown")
 )
 
-// readme is the part of the report that a README has room for: the table, with the two libraries that
-// matter most.
+// replace puts text between the lines of document that are for it.
+func (s section) replace(document, text string) (string, error) {
+	before, rest, found := strings.Cut(document, s.begin)
+	_, after, ended := strings.Cut(rest, s.end)
+	if !found || !ended {
+		return "", fmt.Errorf("there is no place for the table: the lines %q and %q", s.begin, s.end)
+	}
+	return before + s.begin + text + s.end + after, nil
+}
+
+// write puts text into a file. One that is not there is made, if that is wanted.
+func (s section) write(path, text string, create bool) error {
+	document, err := os.ReadFile(path)
+	if create && errors.Is(err, os.ErrNotExist) {
+		document, err = []byte(s.begin+s.end), nil
+	}
+	if err != nil {
+		return err
+	}
+	changed, err := s.replace(string(document), text)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return os.WriteFile(path, []byte(changed), 0o644)
+}
+
+// check reports what write will report for want of a place, before anything is measured.
+func (s section) check(path string) error {
+	document, err := os.ReadFile(path)
+	if path == "" || errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		_, err = s.replace(string(document), "")
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// readme is the part of the report that a README has room for: how many times faster than the plain
+// file.
 func (b *bench) readme() string {
 	var text strings.Builder
 	for _, line := range b.surroundings {
@@ -175,27 +282,23 @@ func (b *bench) readme() string {
 		}
 		fmt.Fprintf(&text, "%s: %s.  \n", name, value)
 	}
-	table := slices.DeleteFunc(slices.Clone(b.results), func(r result) bool { return r.row.curve != "" })
-	fmt.Fprint(&text, "\n", markdownTable("Workload: time of another / time of memmapfs", table, plain, expMmap, bareMap))
-	var noHelp []string
-	for _, r := range table {
-		if helpsLittle(r) {
-			noHelp = append(noHelp, r.row.name)
+	fmt.Fprint(&text, "\n| workload | times faster than osfs | ns |\n|---|---:|---:|\n")
+	for _, r := range b.results {
+		if r.row.curve != "" || r.row.detail {
+			continue
 		}
+		if r.skipped != nil {
+			fmt.Fprintf(&text, "| %s: %v |\n", r.row.name, r.skipped)
+			continue
+		}
+		faster := "-"
+		if ratio, ok := r.ratio[plain]; ok {
+			faster = ratioText(ratio)
+		}
+		fmt.Fprintf(&text, "| %s | %s | %s |\n", r.row.name, faster, nanosecondCell(r, mapped))
 	}
-	fmt.Fprintf(&text, "\nBold is below the project's goal for the row. Where a map helps by less than a tenth, or not at all: %s.\n",
-		strings.Join(noHelp, "; "))
+	fmt.Fprint(&text, "\nBelow 1 osfs is faster. All rows, beside other libraries: [BENCHMARKS.md](docs/BENCHMARKS.md).\n")
 	return text.String()
-}
-
-// replaceReadme puts section between the lines of document that readme is for.
-func replaceReadme(document, section string) (string, error) {
-	before, rest, found := strings.Cut(document, readmeBegin)
-	_, after, ended := strings.Cut(rest, readmeEnd)
-	if !found || !ended {
-		return "", fmt.Errorf("there is no place for the table: the lines %q and %q", readmeBegin, readmeEnd)
-	}
-	return before + readmeBegin + section + readmeEnd + after, nil
 }
 
 // helpsLittle reports whether memmapfs is at most a tenth faster than the plain file.
@@ -214,7 +317,7 @@ func markdownTable(first string, results []result, names ...string) string {
 	for _, name := range columns {
 		fmt.Fprintf(&text, " %s |", name)
 	}
-	fmt.Fprintf(&text, " %s, ns | %s, ns |\n|---|%s\n", plain, mapped, strings.Repeat("---:|", len(columns)+2))
+	fmt.Fprintf(&text, " better one | %s, ns | %s, ns |\n|---|%s\n", plain, mapped, strings.Repeat("---:|", len(columns)+3))
 	for _, r := range results {
 		if r.skipped != nil {
 			fmt.Fprintf(&text, "| %s: %v |\n", r.row.name, r.skipped)
@@ -222,13 +325,18 @@ func markdownTable(first string, results []result, names ...string) string {
 		}
 		fmt.Fprintf(&text, "| %s |", r.row.name)
 		for _, name := range columns {
-			cell, below := ratioCell(r, name)
-			if below {
-				cell = "**" + cell + "**"
-			}
-			fmt.Fprintf(&text, " %s |", cell)
+			fmt.Fprintf(&text, " %s |", bold(ratioCell(r, name)))
 		}
+		fmt.Fprintf(&text, " %s |", bold(shareCell(r)))
 		fmt.Fprintf(&text, " %s | %s |\n", nanosecondCell(r, plain), nanosecondCell(r, mapped))
 	}
 	return text.String()
+}
+
+// bold makes a number that is below its goal bold.
+func bold(cell string, below bool) string {
+	if below {
+		return "**" + cell + "**"
+	}
+	return cell
 }

@@ -1,62 +1,84 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"math/bits"
-	"os"
-	"path/filepath"
-	"runtime"
-	"slices"
-	"time"
 
 	"github.com/absfs/memmapfs"
 )
 
-// rows returns the workloads, in the order of the table, then those of the charts. The functions that
-// make them have the names of the benchmarks in ../bench_test.go.
+// rows returns the workloads, in the order of the table, then those of the charts. The functions
+// that make them have the names of the benchmarks in ../bench_test.go.
+// Long: one list, which is read from top to bottom as the table is.
 func rows(s sizes) []row {
 	const kibibyte, mebibyte = 1 << 10, 1 << 20
+	single := goals{better: 0.5} // the guard costs about what such a copy costs
+	short, long := goals{better: 0.85}, goals{better: 0.95}
+	alike := func(g goals, name string) goals { g.alike = name; return g }
 	all := []row{
-		randomReadAt(8, s.small, 1, goals{plain: 40, peer: 0.5}),
-		randomReadAt(64, s.small, 1, goals{plain: 40, peer: 0.5}),
-		randomReadAt(8, s.small, 2, goals{plain: 40, peer: 0.5}),
-		randomReadAt(64, s.small, 2, goals{plain: 40, peer: 0.5}),
-		randomLoads(s.small, goals{plain: 90, peer: 0.9, of: bareMap}),
-		randomLoads(s.loads, goals{plain: 90, peer: 0.9, of: bareMap}),
-		randomReadAt(4*kibibyte, s.small, 1, goals{plain: 3.5, peer: 0.9}),
-		randomReadAt(64*kibibyte, s.small, 1, goals{plain: 1.8, peer: 0.95}),
-		sequentialRead(4*kibibyte, s.small, goals{plain: 10, peer: 0.8}),
-		sequentialRead(64*kibibyte, s.small, goals{plain: 2, peer: 0.95}),
-		sequentialRead(mebibyte, s.small, goals{plain: 1.25, peer: 0.95}),
-		openReadClose(64, 64, goals{plain: 0.95}),
-		openReadClose(4*kibibyte, 4*kibibyte, goals{plain: 0.95}),
-		openReadClose(64*kibibyte, 64*kibibyte, goals{plain: 0.95}),
-		openReadClose(s.small/16, s.small/16, goals{plain: 0.95}),
-		openReadClose(s.small, s.small, goals{plain: 1.1}),
-		openReadClose(s.small, 64*kibibyte, goals{plain: 0.95}),
-		firstTouch(s.medium, goals{plain: 10, peer: 0.75}),
-		scanner(s.medium, goals{plain: 1.2}),
-		copyToBuffer(s.small, goals{plain: 1.25}),
-		copyToNull(s.small, goals{plain: 1}),
-		copyToTCP(s.small, goals{plain: 0.95}),
-		randomWriteAt(64, s.small, goals{plain: 60}),
-		randomWriteAt(4*kibibyte, s.small, goals{plain: 8}),
-		sequentialOverwrite(64*kibibyte, s.small, goals{plain: 1.5}),
-		createAppend(4*kibibyte, s.small, goals{plain: 0.95}),
-		createAppend(64*kibibyte, s.small, goals{plain: 0.95}),
-		durableWriteAt(64, s.small, goals{plain: 1}),
-		windowedRandomReadAt(64, s.large, goals{plain: 1}),
-		windowedRandomReadAt(64, s.small, goals{plain: 10}),
-		windowedSequentialRead(64*kibibyte, s.large, goals{plain: 0.95}),
-		coldRandomReadAt(s.cold, s.reads, goals{plain: 0.9, peer: 1.3}),
-		coldDelay(s.cold, s.reads, goals{plain: 0.9}),
+		randomReadAt(8, s.small, 1, single),
+		randomReadAt(64, s.small, 1, single),
+		randomReadAt(8, s.small, 2, single),
+		randomReadAt(64, s.small, 2, single),
+		randomReadAtZero(64, s.small, single),
+		readBatch(s.small, goals{better: 1}),
+		randomLoads(s.small, long),
+		randomLoads(s.loads, long),
+		viewSlice(s.floats, goals{bare: 0.98}),
+		randomReadAt(4*kibibyte, s.small, 1, short),
+		detailed(randomReadAt(8*kibibyte-1, s.small, 1, alike(short, "8 KiB"))),
+		randomReadAt(8*kibibyte, s.small, 1, alike(short, "8 KiB")),
+		detailed(randomReadAt(8*kibibyte+1, s.small, 1, alike(short, "8 KiB"))),
+		randomReadAt(64*kibibyte, s.small, 1, long),
+		detailed(randomReadAt(127*kibibyte, s.small, 1, alike(long, "128 KiB"))),
+		randomReadAt(128*kibibyte, s.small, 1, alike(long, "128 KiB")),
+		detailed(randomReadAt(129*kibibyte, s.small, 1, alike(long, "128 KiB"))),
+		sequentialRead(4*kibibyte, s.small, short),
+		sequentialRead(64*kibibyte, s.small, long),
+		sequentialRead(mebibyte, s.small, long),
+		openReadClose(64, 64, long),
+		openReadClose(4*kibibyte, 4*kibibyte, long),
+		openReadClose(64*kibibyte, 64*kibibyte, long),
+		openReadClose(s.small/16, s.small/16, long),
+		openReadClose(s.small, s.small, long),
+		openReadClose(s.small, 64*kibibyte, long),
 	}
+	for _, reads := range []int{1, 4, 16, 64, 256, 1024} {
+		r := openReadRandomClose(reads, 64, mebibyte, goals{better: 1 / 1.5})
+		r.detail = reads != 16 && reads != 256
+		all = append(all, r)
+	}
+	for _, length := range []int{4 * kibibyte, 8 * kibibyte} {
+		for i, reads := range s.totals {
+			r := openReadRandomClose(reads, length, s.cached, goals{plain: 1 / 1.2})
+			r.detail = i != 1 && i != 3
+			all = append(all, r)
+		}
+	}
+	all = append(all,
+		firstTouch(s.medium, long),
+		scanner(s.medium, long),
+		copyToBuffer(s.small, long),
+		copyToNull(s.small, long),
+		copyToDiscard(s.small, long),
+		copyToTCP(s.small, goals{better: 0.95, plain: 1.5}),
+		randomWriteAt(64, s.small, long),
+		randomWriteAt(4*kibibyte, s.small, long),
+		sequentialOverwrite(64*kibibyte, s.small, long),
+		createAppend(4*kibibyte, s.small, long),
+		createAppend(64*kibibyte, s.small, long),
+		durableWriteAt(64, s.small, long),
+		windowedRandomReadAt(64, s.large, goals{better: 0.97}),
+		windowedRandomReadAt(64, s.small, long),
+		windowedSequentialRead(64*kibibyte, s.large, goals{better: 0.97}),
+		coldRandomReadAt(s.cold, s.reads, long),
+		coldDelay(s.cold, s.reads, long),
+		coldReadBatch(s.cold, s.reads, goals{plain: 3}),
+	)
 	for _, size := range s.curves {
 		all = append(all, hotCurve(size))
 	}
@@ -65,6 +87,9 @@ func rows(s sizes) []row {
 	}
 	return all
 }
+
+// detailed leaves a row out of the short table.
+func detailed(r row) row { r.detail = true; return r }
 
 // sizeName writes 65536 as 64 KiB.
 func sizeName(size int64) string {
@@ -108,8 +133,8 @@ func (r *randomOffsets) next() int64 {
 	return int64(high) * 8
 }
 
-// readers has each library open the file and read the first size bytes of it until that is as fast as
-// it gets. work makes the contestants' work.
+// readers has each library open the file and read the first size bytes of it until that is as fast
+// as it gets. work makes the contestants' work.
 func readers(w *workspace, from []library, path string, size int64, work func(file opened) func(t turn) (uint64, error)) ([]contestant, error) {
 	var contestants []contestant
 	for _, l := range from {
@@ -202,6 +227,10 @@ func randomReaders(w *workspace, from []library, length int, size int64, gorouti
 	if err != nil {
 		return nil, err
 	}
+	return randomReadersOf(w, from, path, length, size, goroutines)
+}
+
+func randomReadersOf(w *workspace, from []library, path string, length int, size int64, goroutines int) ([]contestant, error) {
 	return readers(w, from, path, size, func(file opened) func(t turn) (uint64, error) {
 		buffer := make([]byte, length)
 		return func(t turn) (uint64, error) {
@@ -215,108 +244,17 @@ func randomReaders(w *workspace, from []library, length int, size int64, gorouti
 	})
 }
 
-// randomLoads loads eight bytes at a time: of maps by indexing them, in memmapfs a million times inside
-// one View, in files with ReadAt.
-func randomLoads(size int64, g goals) row {
-	return row{name: fmt.Sprintf("random 8 B loads of %s, in View", sizeName(size)), goals: g, setup: func(w *workspace) ([]contestant, error) {
-		path, err := w.fileHolding(size)
+// randomReadAtZero reads where each read ends in a zero, as in a file with holes or small numbers.
+// That the bytes are inside the file has to be found out otherwise then.
+func randomReadAtZero(length int, size int64, g goals) row {
+	name := fmt.Sprintf("random ReadAt %s of %s of zeros", sizeName(int64(length)), sizeName(size))
+	return row{name: name, goals: g, detail: true, setup: func(w *workspace) ([]contestant, error) {
+		path, err := w.zeroFile(size)
 		if err != nil {
 			return nil, err
 		}
-		contestants, err := readers(w, w.libraries.reading, path, size, func(file opened) func(t turn) (uint64, error) {
-			buffer := make([]byte, 8)
-			return func(t turn) (uint64, error) {
-				sum := uint64(0)
-				offsets := offsetsIn(size, len(buffer), t.number)
-				for range t.operations {
-					n, err := file.ReadAt(buffer, offsets.next())
-					if n < len(buffer) {
-						return 0, full(n, len(buffer), err)
-					}
-					sum += binary.LittleEndian.Uint64(buffer)
-				}
-				return sum, nil
-			}
-		})
-		if err != nil {
-			return nil, err
-		}
-		for i := range contestants {
-			switch c := &contestants[i]; c.name {
-			case mapped:
-				c.work, err = loadsInView(w, path, size)
-			case mmapGo:
-				c.work, err = loadsOfMap(w, size, func() ([]byte, func() error, error) {
-					data, err := mapMmapGo(path, os.O_RDONLY, 0)
-					return data, data.Unmap, err
-				})
-			}
-			if err != nil {
-				return nil, err
-			}
-		}
-		work, err := loadsOfMap(w, size, func() ([]byte, func() error, error) { return mapBare(path, size) })
-		switch {
-		case err == nil:
-			contestants = append(contestants, contestant{name: bareMap, work: work})
-		case !errors.Is(err, errors.ErrUnsupported):
-			return nil, err
-		}
-		return contestants, nil
+		return randomReadersOf(w, w.libraries.reading, path, length, size, 1)
 	}}
-}
-
-func sumOfLoads(data []byte, offsets *randomOffsets, loads int) uint64 {
-	sum := uint64(0)
-	for range loads {
-		sum += binary.LittleEndian.Uint64(data[offsets.next():])
-	}
-	return sum
-}
-
-func touchPages(data []byte) error {
-	sum := byte(0)
-	for page := 0; page < len(data); page += os.Getpagesize() {
-		sum += data[page]
-	}
-	runtime.KeepAlive(sum)
-	return nil
-}
-
-func loadsInView(w *workspace, path string, size int64) (func(t turn) (uint64, error), error) {
-	const loadsPerView = 1_000_000
-	file, err := libraryOf(w.libraries.reading, mapped).open(path)
-	if err != nil {
-		return nil, err
-	}
-	w.later(file.close)
-	view := file.ReaderAt.(*memmapfs.MappedFile).View
-	return func(t turn) (uint64, error) {
-		sum := uint64(0)
-		offsets := offsetsIn(size, 8, t.number)
-		for done := 0; done < t.operations; done += loadsPerView {
-			err := view(0, size, func(data []byte) error {
-				sum += sumOfLoads(data, &offsets, min(loadsPerView, t.operations-done))
-				return nil
-			})
-			if err != nil {
-				return 0, err
-			}
-		}
-		return sum, nil
-	}, view(0, size, touchPages)
-}
-
-func loadsOfMap(w *workspace, size int64, open func() (data []byte, unmap func() error, err error)) (func(t turn) (uint64, error), error) {
-	data, unmap, err := open()
-	if err != nil {
-		return nil, err
-	}
-	w.later(unmap)
-	return func(t turn) (uint64, error) {
-		offsets := offsetsIn(size, 8, t.number)
-		return sumOfLoads(data, &offsets, t.operations), nil
-	}, touchPages(data[:size])
 }
 
 func sequentialRead(length, size int64, g goals) row {
@@ -353,313 +291,6 @@ func sequentialReaders(w *workspace, from []library, length, size int64) ([]cont
 	})
 }
 
-// eachTime makes contestants that open a file for each operation, and close it.
-func eachTime(from []library, path string, use func(file opened, t turn) (uint64, error)) []contestant {
-	var contestants []contestant
-	for _, l := range from {
-		contestants = append(contestants, contestant{name: l.name, work: func(t turn) (uint64, error) {
-			sum := uint64(0)
-			for range t.operations {
-				file, err := l.open(path)
-				if err != nil {
-					return 0, err
-				}
-				one, err := use(file, t)
-				if err = errors.Join(err, file.close()); err != nil {
-					return 0, err
-				}
-				sum += one
-			}
-			return sum, nil
-		}})
-	}
-	return contestants
-}
-
-// openReadClose reads a file once, with a buffer of that length.
-func openReadClose(size, length int64, g goals) row {
-	name := fmt.Sprintf("open, read, close %s", sizeName(size))
-	if length < size {
-		name += " by " + sizeName(length)
-	}
-	return row{name: name, goals: g, setup: func(w *workspace) ([]contestant, error) {
-		path, err := w.stampedFile(size)
-		if err != nil {
-			return nil, err
-		}
-		buffer := make([]byte, length)
-		return eachTime(w.libraries.reading, path, func(file opened, t turn) (uint64, error) {
-			sum := uint64(0)
-			for range size / length {
-				if _, err := io.ReadFull(file.stream, buffer); err != nil {
-					return 0, err
-				}
-				sum = digest(sum, buffer, t.check)
-			}
-			return sum, nil
-		}), nil
-	}}
-}
-
-// firstTouch reads 64 bytes in each page of a file, in random order.
-func firstTouch(size int64, g goals) row {
-	return row{name: fmt.Sprintf("first touch of each page of %s", sizeName(size)), goals: g, setup: func(w *workspace) ([]contestant, error) {
-		path, err := w.stampedFile(size)
-		if err != nil {
-			return nil, err
-		}
-		buffer := make([]byte, 64)
-		pages := size / int64(os.Getpagesize())
-		return eachTime(w.libraries.reading, path, func(file opened, t turn) (uint64, error) {
-			return touchRandomly(file, pages, pages, buffer, t)
-		}), nil
-	}}
-}
-
-// touchRandomly reads in so many of a power of two of pages, each at most once.
-func touchRandomly(file io.ReaderAt, reads, pages int64, buffer []byte, t turn) (uint64, error) {
-	sum := uint64(0)
-	for i := range reads {
-		page := (i + int64(t.number)) * 1_000_003 % pages // an odd factor reaches each page once
-		n, err := file.ReadAt(buffer, page*int64(os.Getpagesize()))
-		if n < len(buffer) {
-			return 0, full(n, len(buffer), err)
-		}
-		sum = digest(sum, buffer, t.check)
-	}
-	return sum, nil
-}
-
-func scanner(size int64, g goals) row {
-	return row{name: fmt.Sprintf("bufio.Scanner over %s of lines", sizeName(size)), goals: g, setup: func(w *workspace) ([]contestant, error) {
-		path, err := w.logFile(size)
-		if err != nil {
-			return nil, err
-		}
-		return eachTime(w.libraries.reading, path, func(file opened, t turn) (uint64, error) {
-			sum := uint64(0)
-			lines := bufio.NewScanner(file.stream)
-			for lines.Scan() {
-				if sum += uint64(len(lines.Bytes())); t.check {
-					sum += digest(0, lines.Bytes(), true)
-				}
-			}
-			return sum, lines.Err()
-		}), nil
-	}}
-}
-
-// copyTo has each contestant copy the file to what open opens for it; arrived tells the sum over what has come.
-func copyTo(name string, size int64, g goals, open func(w *workspace) (to io.Writer, arrived func(t turn) (uint64, error), err error)) row {
-	return row{name: fmt.Sprintf("io.Copy of %s to %s", sizeName(size), name), goals: g, setup: func(w *workspace) ([]contestant, error) {
-		path, err := w.stampedFile(size)
-		if err != nil {
-			return nil, err
-		}
-		var failed error
-		contestants, err := readers(w, w.libraries.reading, path, size, func(file opened) func(t turn) (uint64, error) {
-			to, arrived, err := open(w)
-			failed = errors.Join(failed, err)
-			return func(t turn) (uint64, error) {
-				sum := uint64(0)
-				for range t.operations {
-					if _, err := file.stream.Seek(0, io.SeekStart); err != nil {
-						return 0, err
-					}
-					n, err := io.Copy(to, file.stream)
-					if err := errors.Join(full(int(n), int(size), io.ErrShortWrite), err); err != nil {
-						return 0, err
-					}
-					one, err := arrived(t)
-					if err != nil {
-						return 0, err
-					}
-					sum += one
-				}
-				return sum, nil
-			}
-		})
-		return contestants, errors.Join(err, failed)
-	}}
-}
-
-func copyToBuffer(size int64, g goals) row {
-	return copyTo("a bytes.Buffer", size, g, func(w *workspace) (io.Writer, func(t turn) (uint64, error), error) {
-		buffer := new(bytes.Buffer)
-		buffer.Grow(int(size) + bytes.MinRead)
-		return buffer, func(t turn) (uint64, error) {
-			defer buffer.Reset()
-			return digest(0, buffer.Bytes(), t.check), nil
-		}, nil
-	})
-}
-
-// copyToNull leaves out mmap-go: the device takes the whole map in one call, and nobody reads a byte of it.
-func copyToNull(size int64, g goals) row {
-	r := copyTo(os.DevNull, size, g, func(w *workspace) (io.Writer, func(t turn) (uint64, error), error) {
-		null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-		if err == nil {
-			w.later(null.Close)
-		}
-		return null, func(t turn) (uint64, error) { return 0, nil }, err
-	})
-	setup := r.setup
-	r.setup = func(w *workspace) ([]contestant, error) {
-		contestants, err := setup(w)
-		return slices.DeleteFunc(contestants, func(c contestant) bool { return c.name == mmapGo }), err
-	}
-	return r
-}
-
-func copyToTCP(size int64, g goals) row {
-	return copyTo("TCP", size, g, func(w *workspace) (io.Writer, func(t turn) (uint64, error), error) {
-		connection, received, err := loopback(w, size)
-		return connection, func(t turn) (uint64, error) {
-			checksum, ok := <-received
-			if !ok {
-				return 0, io.ErrUnexpectedEOF
-			}
-			return checksum, nil
-		}, err
-	})
-}
-
-// writers has each library open its own copy of the file and overwrite it until that is as fast as it gets.
-func writers(w *workspace, from []library, size int64, work func(file editor) func(t turn) error) ([]contestant, error) {
-	var contestants []contestant
-	for _, l := range from {
-		path, err := w.ownFile(l.name, size)
-		if err != nil {
-			return nil, err
-		}
-		file, err := l.edit(path)
-		if err != nil {
-			return nil, err
-		}
-		w.later(file.Close)
-		if err := overwrite(file, path); err != nil {
-			return nil, fmt.Errorf("%s: %w", l.name, err)
-		}
-		write := work(file)
-		contestants = append(contestants, contestant{name: l.name, work: func(t turn) (uint64, error) {
-			if err := write(t); err != nil || !t.check {
-				return 0, err
-			}
-			written, err := os.ReadFile(path)
-			return digest(0, written, true), err
-		}})
-	}
-	return contestants, nil
-}
-
-// overwrite is warm for a file to be written to. The contents stay the same.
-func overwrite(file editor, path string) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	block := max(len(data)/64, 1)
-	for range 2 {
-		for offset := 0; offset < len(data); offset += block {
-			if _, err := file.WriteAt(data[offset:min(offset+block, len(data))], int64(offset)); err != nil {
-				return err
-			}
-		}
-	}
-	if file, ok := file.(*memmapfs.MappedFile); ok && !file.Mapped() {
-		return errors.New("has not mapped the file, so there is nothing to measure: does another -dir help?")
-	}
-	return nil
-}
-
-func writeRandom(size int64, length int) func(file editor) func(t turn) error {
-	return func(file editor) func(t turn) error {
-		buffer := make([]byte, length)
-		return func(t turn) error {
-			offsets := offsetsIn(size, length, t.number)
-			for i := range t.operations {
-				binary.LittleEndian.PutUint64(buffer, uint64(i))
-				if _, err := file.WriteAt(buffer, offsets.next()); err != nil {
-					return err
-				}
-			}
-			return nil
-		}
-	}
-}
-
-func randomWriteAt(length int, size int64, g goals) row {
-	return row{name: fmt.Sprintf("random WriteAt %s of %s", sizeName(int64(length)), sizeName(size)), goals: g, setup: func(w *workspace) ([]contestant, error) {
-		return writers(w, w.libraries.writing, size, writeRandom(size, length))
-	}}
-}
-
-func sequentialOverwrite(length, size int64, g goals) row {
-	return row{name: fmt.Sprintf("sequential overwrite, Write %s", sizeName(length)), goals: g, setup: func(w *workspace) ([]contestant, error) {
-		return writers(w, w.libraries.writing, size, func(file editor) func(t turn) error {
-			buffer := make([]byte, length)
-			return func(t turn) error {
-				for i := range t.operations {
-					if i%int(size/length) == 0 {
-						if _, err := file.Seek(0, io.SeekStart); err != nil {
-							return err
-						}
-					}
-					binary.LittleEndian.PutUint64(buffer, uint64(i))
-					if _, err := file.Write(buffer); err != nil {
-						return err
-					}
-				}
-				return nil
-			}
-		})
-	}}
-}
-
-func createAppend(length int, size int64, g goals) row {
-	return row{name: fmt.Sprintf("create, append %s by %s, close", sizeName(size), sizeName(int64(length))), goals: g, operations: 1, setup: func(w *workspace) ([]contestant, error) {
-		var contestants []contestant
-		for _, l := range w.libraries.writing {
-			if l.create == nil {
-				continue
-			}
-			path := filepath.Join(w.dir, "created-"+l.name)
-			remove := func() error {
-				if err := os.Remove(path); !errors.Is(err, os.ErrNotExist) {
-					return err
-				}
-				return nil
-			}
-			w.later(remove)
-			buffer := make([]byte, length)
-			contestants = append(contestants, contestant{name: l.name, before: remove, work: func(t turn) (uint64, error) {
-				file, err := l.create(path)
-				if err != nil {
-					return 0, err
-				}
-				for i := range int(size) / length {
-					binary.LittleEndian.PutUint64(buffer, stamp(int64(i)))
-					if _, err := file.Write(buffer); err != nil {
-						return 0, errors.Join(err, file.Close())
-					}
-				}
-				if err := file.Close(); err != nil || !t.check {
-					return 0, err
-				}
-				written, err := os.ReadFile(path)
-				return digest(0, written, true), err
-			}})
-		}
-		return contestants, nil
-	}}
-}
-
-func durableWriteAt(length int, size int64, g goals) row {
-	return row{name: fmt.Sprintf("WriteAt %s made durable", sizeName(int64(length))), goals: g, setup: func(w *workspace) ([]contestant, error) {
-		return writers(w, w.libraries.durable, size, writeRandom(size, length))
-	}}
-}
-
 func windowedRandomReadAt(length int, size int64, g goals) row {
 	return row{name: fmt.Sprintf("windows: random ReadAt %s of %s", sizeName(int64(length)), sizeName(size)), goals: g, setup: func(w *workspace) ([]contestant, error) {
 		return randomReaders(w, w.libraries.windowed, length, size, 1)
@@ -669,122 +300,5 @@ func windowedRandomReadAt(length int, size int64, g goals) row {
 func windowedSequentialRead(length, size int64, g goals) row {
 	return row{name: fmt.Sprintf("windows: sequential Read %s", sizeName(length)), goals: g, setup: func(w *workspace) ([]contestant, error) {
 		return sequentialReaders(w, w.libraries.windowed, length, size)
-	}}
-}
-
-// coldReaders makes contestants whose turns begin with the file out of the page cache.
-func coldReaders(w *workspace, size int64, work func(file opened, t turn) (uint64, error)) ([]contestant, error) {
-	path, err := w.fileHolding(size)
-	if err != nil {
-		return nil, err
-	}
-	drop := func() error {
-		if err := dropFromCache(path); err != nil {
-			return fmt.Errorf("%w: the page cache cannot be emptied of the file: %w", errSkip, err)
-		}
-		return nil
-	}
-	if err := drop(); err != nil {
-		return nil, err
-	}
-	var contestants []contestant
-	for _, l := range w.libraries.reading {
-		contestants = append(contestants, contestant{name: l.name, before: drop, work: func(t turn) (uint64, error) {
-			file, err := l.open(path)
-			if err != nil {
-				return 0, err
-			}
-			sum, err := work(file, t)
-			return sum, errors.Join(err, file.close())
-		}})
-	}
-	return contestants, nil
-}
-
-const coldGoroutines = 128
-
-func coldRandomReadAt(size int64, reads int, g goals) row {
-	name := fmt.Sprintf("cold: random ReadAt 64 B of %s, %d goroutines", sizeName(size), coldGoroutines)
-	return row{name: name, goals: g, operations: reads, setup: func(w *workspace) ([]contestant, error) {
-		processors := runtime.GOMAXPROCS(2)
-		w.later(func() error { runtime.GOMAXPROCS(processors); return nil })
-		return coldReaders(w, size, func(file opened, t turn) (uint64, error) {
-			return inGoroutines(coldGoroutines, t, func(t turn) (uint64, error) {
-				return readRandom(file, size, make([]byte, 64), t)
-			})
-		})
-	}}
-}
-
-// coldDelay is coldRandomReadAt, and measures not its time but by how much a goroutine that sleeps for a
-// millisecond at a time is late at worst.
-func coldDelay(size int64, reads int, g goals) row {
-	r := coldRandomReadAt(size, reads, g)
-	r.name = "cold: worst delay of a 1 ms sleeper beside that"
-	setup := r.setup
-	r.setup = func(w *workspace) ([]contestant, error) {
-		contestants, err := setup(w)
-		for i := range contestants {
-			c := &contestants[i]
-			work, delay := c.work, time.Duration(0)
-			c.work = func(t turn) (uint64, error) {
-				worstDelay := watchSleeper()
-				defer func() { delay = worstDelay() }()
-				return work(t)
-			}
-			c.metric = func() time.Duration { return delay }
-		}
-		return contestants, err
-	}
-	return r
-}
-
-// watchSleeper starts a goroutine that sleeps for a millisecond at a time. The function that it returns
-// ends it and tells by how much it was late at worst.
-func watchSleeper() (worstDelay func() time.Duration) {
-	stop, result := make(chan struct{}), make(chan time.Duration)
-	go func() {
-		worst := time.Duration(0)
-		for {
-			before := time.Now()
-			time.Sleep(time.Millisecond)
-			worst = max(worst, time.Since(before)-time.Millisecond)
-			select {
-			case <-stop:
-				result <- worst
-				return
-			default:
-			}
-		}
-	}()
-	return func() time.Duration {
-		close(stop)
-		return <-result
-	}
-}
-
-// The curves of the charts.
-const (
-	hot  = "hot"
-	cold = "cold"
-)
-
-func hotCurve(size int64) row {
-	r := randomReadAt(64, size, 1, goals{})
-	r.name = fmt.Sprintf("hot working set of %s: ReadAt 64 B", sizeName(size))
-	r.curve, r.workingSet = hot, size
-	return r
-}
-
-// coldCurve opens a file that is not in the page cache, and reads 64 bytes in each of some pages.
-func coldCurve(size int64, reads int) row {
-	pages := size / int64(os.Getpagesize())
-	count := int(min(pages, int64(reads)))
-	name := fmt.Sprintf("cold working set of %s: ReadAt 64 B", sizeName(size))
-	return row{name: name, curve: cold, workingSet: size, operations: count, setup: func(w *workspace) ([]contestant, error) {
-		buffer := make([]byte, 64)
-		return coldReaders(w, size, func(file opened, t turn) (uint64, error) {
-			return touchRandomly(file, int64(t.operations), pages, buffer, t)
-		})
 	}}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -20,8 +21,8 @@ func mapBare(path string, size int64) (data []byte, unmap func() error, err erro
 	return data, func() error { return unix.Munmap(data) }, err
 }
 
-// dropFromCache takes the file out of the page cache, and fails if much of it stays there. Nothing may
-// have it mapped.
+// dropFromCache takes the file out of the page cache, and fails if much of it stays there. Nothing
+// may have it mapped.
 func dropFromCache(path string) error {
 	file, err := os.Open(path)
 	if err != nil {
@@ -45,6 +46,31 @@ func dropFromCache(path string) error {
 		return fmt.Errorf("%d of %d pages stay in the page cache", cached.Cache, pages)
 	}
 	return nil
+}
+
+// systemCall makes a system call that does next to nothing.
+func systemCall() error {
+	unix.Getppid()
+	return nil
+}
+
+// probePages asks what of a file is in the page cache.
+func probePages(file *os.File) error {
+	var cached unix.Cachestat_t
+	err := unix.Cachestat(uint(file.Fd()), &unix.CachestatRange{Len: costMapSize}, &cached, 0)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
+	}
+	return nil
+}
+
+// minorFaults returns how many faults of this process so far have not waited for a disk.
+func minorFaults() int64 {
+	var usage unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &usage) != nil {
+		return 0
+	}
+	return int64(usage.Minflt)
 }
 
 // freeBytes returns the space left where dir is, or -1 if that is unknown.

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"os"
 	"path/filepath"
 )
@@ -27,6 +29,10 @@ type sizes struct {
 	cold   int64
 	reads  int // of a turn from a cold file
 
+	cached int64 // read at random while it is in the page cache
+	totals []int // so many times, once opened
+	floats int64 // values of four bytes
+
 	curves    []int64 // working sets
 	coldReads int     // of a turn in the curve of cold reads
 }
@@ -34,16 +40,19 @@ type sizes struct {
 var (
 	fullSizes = sizes{
 		small: 16 << 20, medium: 64 << 20, large: 256 << 20, loads: 1 << 30, cold: 2 << 30, reads: 10_000,
+		cached: 512 << 20, totals: []int{1_000, 5_000, 25_000, 100_000, 400_000}, floats: 128 << 20,
 		curves:    []int64{64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20, 256 << 20, 1 << 30, 4 << 30},
 		coldReads: 1_000,
 	}
 	quickSizes = sizes{
 		small: 16 << 20, medium: 16 << 20, large: 128 << 20, loads: 256 << 20, cold: 256 << 20, reads: 2_000,
+		cached: 128 << 20, totals: []int{1_000, 5_000, 25_000}, floats: 16 << 20,
 		curves:    []int64{64 << 10, 1 << 20, 16 << 20, 256 << 20},
 		coldReads: 200,
 	}
 	tinySizes = sizes{
 		small: 4 << 20, medium: 4 << 20, large: 8 << 20, loads: 8 << 20, cold: 8 << 20, reads: 256,
+		cached: 8 << 20, totals: []int{100, 500}, floats: 1 << 20,
 		curves:    []int64{64 << 10, 256 << 10},
 		coldReads: 16,
 	}
@@ -55,7 +64,7 @@ func (s sizes) biggest() int64 {
 }
 
 // space is what the files take together, when most of them are there.
-func (s sizes) space() int64 { return s.biggest() + 4*s.medium + 10*s.small }
+func (s sizes) space() int64 { return s.biggest() + s.cached + 4*s.floats + 4*s.medium + 10*s.small }
 
 // within leaves out the working sets of the curves that do not fit twice into that much memory.
 func (s sizes) within(memory int64) sizes {
@@ -104,7 +113,53 @@ func (w *workspace) stampedFile(size int64) (path string, err error) {
 	})
 }
 
-// fileHolding returns a file of that size, or the big one if the size is one of those that use a part of it.
+// floatFile returns a file of so many float32 values, in the byte order of the processor.
+func (w *workspace) floatFile(values int64) (path string, err error) {
+	path = filepath.Join(w.dir, fmt.Sprintf("floats-%d", values))
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	block := make([]byte, min(4*values, 1<<20))
+	for i := 0; i < len(block); i += 4 {
+		binary.NativeEndian.PutUint32(block[i:], math.Float32bits(float32(i%1021)))
+	}
+	return path, writeFile(path, func(file *os.File) error {
+		for written := int64(0); written < 4*values; written += int64(len(block)) {
+			if _, err := file.Write(block); err != nil {
+				return err
+			}
+			if w.interrupted.Err() != nil {
+				return w.interrupted.Err()
+			}
+		}
+		return nil
+	})
+}
+
+// zeroFile returns a file of zeros.
+func (w *workspace) zeroFile(size int64) (path string, err error) {
+	path = filepath.Join(w.dir, "zeros")
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	return path, writeFile(path, func(file *os.File) error {
+		_, err := file.Write(make([]byte, size))
+		return err
+	})
+}
+
+// readIn has the page cache hold a file, as far as there is room.
+func readIn(path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{file}, make([]byte, 1<<20))
+	return errors.Join(err, file.Close())
+}
+
+// fileHolding returns a file of that size, or the big one if the size is one of those that use a
+// part of it.
 func (w *workspace) fileHolding(size int64) (path string, err error) {
 	if size > w.sizes.medium {
 		size = w.sizes.biggest()
@@ -154,8 +209,8 @@ func (w *workspace) logFile(size int64) (path string, err error) {
 	})
 }
 
-// writeFile makes a file and removes it again if that fails. The file is on disk when it returns, so
-// that the system does not write it while something is measured.
+// writeFile makes a file and removes it again if that fails. The file is on disk when it returns,
+// so that the system does not write it while something is measured.
 func writeFile(path string, write func(file *os.File) error) error {
 	file, err := os.Create(path)
 	if err != nil {
