@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"slices"
 	"sync"
 	"unsafe"
 )
@@ -33,13 +34,20 @@ type privatePage struct {
 // lentMap is a private map whose bytes are lent. It is pinned once for itself, and by each View.
 type lentMap struct {
 	*mapping
-	views   int              // that are running
+	views   []byteRange      // of Views that are running
 	exposed bool             // Data has handed out its bytes, for good
 	base    map[int64][]byte // what was copied into its pages, by page of the file
 }
 
 // isLent reports whether anybody may store into the map.
-func (l *lentMap) isLent() bool { return l.exposed || l.views > 0 }
+func (l *lentMap) isLent() bool { return l.exposed || len(l.views) > 0 }
+
+// mayHaveStored reports whether somebody may have stored into the page at an offset of the file, or a
+// copy of private bytes was.
+func (l *lentMap) mayHaveStored(at int64) bool {
+	return l.exposed || l.base[at/pageBytes] != nil ||
+		slices.ContainsFunc(l.views, byteRange{at, at + 1}.overlaps)
+}
 
 // write writes p at off without touching the file. What would change the file's size is refused as
 // a whole.
@@ -177,13 +185,13 @@ func (b *privateBytes) overlayLent(l *lentMap, p []byte, off int64) {
 
 // ownPages asks which pages of a lent map are its own, those that were stored to and that no
 // truncation of the file has taken away since, and returns a function that tells it of the page at an
-// offset. Where the system does not say so, all are taken to be.
+// offset. Where the system does not say so, all are taken to be that may be.
 func (b *privateBytes) ownPages(l *lentMap, s byteRange) func(at int64) bool {
 	s = s.pages()
 	part := l.part(s)
 	own := make([]bool, pagesIn(int64(len(part))))
 	if system.privatePages(part, own) != nil {
-		return func(int64) bool { return true }
+		return l.mayHaveStored
 	}
 	return func(at int64) bool { return own[(at-s.from)/pageBytes] }
 }
@@ -198,16 +206,12 @@ func (b *privateBytes) mirrorLocked(l *lentMap, p []byte, off int64) {
 	own := b.ownPages(l, byteRange{from, to})
 	b.eachPage(p[from-off:to-off], from, func(p []byte, at int64) {
 		index := at / pageBytes
-		base := l.base[index]
-		if base == nil && !own(at) {
-			base = make([]byte, pageBytes)
-			if l.copyOut(base, index*pageBytes-l.offset) != nil {
-				return
-			}
-			l.setBase(index, base)
+		if !own(at) {
+			b.lendPageLocked(l, index)
+			return
 		}
 		l.copyIn(at-l.offset, p)
-		if base != nil {
+		if base := l.base[index]; base != nil {
 			copy(base[at%pageBytes:], p)
 		}
 	})
@@ -220,28 +224,46 @@ func (l *lentMap) setBase(index int64, base []byte) {
 	l.base[index] = base
 }
 
-// lendLocked copies the private bytes of the map's range into it, in pages that are not its own.
-func (b *privateBytes) lendLocked(l *lentMap) error {
+// lendLocked copies the private bytes of a range into the map, in pages that are not its own. What a
+// View has stored in such a page meanwhile is taken over first.
+func (b *privateBytes) lendLocked(l *lentMap, s byteRange) error {
 	if len(b.pages) == 0 {
 		return nil
 	}
-	s := l.byteRange()
+	s = s.pages()
+	s.to = min(s.to, l.offset+int64(len(l.data)))
 	own := b.ownPages(l, s)
-	for index, private := range b.pages {
+	for index := range b.pages {
 		at := index * pageBytes
-		if at < s.from || at >= s.to || l.base[index] != nil && own(at) {
+		switch {
+		case at < s.from || at >= s.to:
 			continue
+		case !own(at):
+		case l.base[index] != nil:
+			continue
+		default:
+			b.takeLocked(l, byteRange{at, at + pageBytes})
 		}
-		page := make([]byte, pageBytes)
-		if l.copyOut(page, at-l.offset) != nil {
-			continue // past the end of the file
+		if err := b.lendPageLocked(l, index); err != nil {
+			return err
 		}
-		private.overlay(page, 0)
-		if l.copyIn(at-l.offset, page) != nil {
-			return ErrSIGBUS
-		}
-		l.setBase(index, page)
 	}
+	return nil
+}
+
+// lendPageLocked makes a page of the map its own, with the private bytes that the page has. It does
+// nothing past the end of a file that has shrunk, where an access to the map faults.
+func (b *privateBytes) lendPageLocked(l *lentMap, index int64) error {
+	at := index*pageBytes - l.offset
+	page := make([]byte, pageBytes)
+	if l.copyOut(page, at) != nil {
+		return nil
+	}
+	b.pages[index].overlay(page, 0)
+	if l.copyIn(at, page) != nil {
+		return ErrSIGBUS
+	}
+	l.setBase(index, page)
 	return nil
 }
 
@@ -257,7 +279,7 @@ func (b *privateBytes) data(pos int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := b.lendLocked(l); err != nil {
+	if err := b.lendLocked(l, l.byteRange()); err != nil {
 		b.dropLocked(l)
 		return nil, err
 	}
@@ -327,7 +349,7 @@ func (b *privateBytes) view(off, n int64) (*lentMap, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := b.lendLocked(l); err != nil {
+	if err := b.lendLocked(l, s); err != nil {
 		b.dropLocked(l)
 		return nil, err
 	}
@@ -335,7 +357,7 @@ func (b *privateBytes) view(off, n int64) (*lentMap, error) {
 		return nil, fs.ErrClosed
 	}
 	b.maps.hide(s, false)
-	l.views++
+	l.views = append(l.views, s.pages())
 	return l, nil
 }
 
@@ -344,14 +366,12 @@ func (b *privateBytes) endView(l *lentMap, off, n int64) {
 	s := byteRange{off, off + n}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	l.views--
 	b.maps.show(s)
 	defer b.maps.unpin(l.mapping)
-	if b.ended || l.exposed {
-		return
-	}
-	clean := b.takeLocked(l, s)
-	if l.views == 0 && (!clean || b.maps.copiedUp.Load()) {
+	clean := b.ended || l.exposed || b.takeLocked(l, s)
+	ended := slices.Index(l.views, s.pages())
+	l.views = slices.Delete(l.views, ended, ended+1)
+	if !clean || b.maps.copiedUp.Load() {
 		b.dropLocked(l)
 	}
 }
@@ -366,16 +386,12 @@ func (b *privateBytes) viewMapLocked(s byteRange) (*lentMap, error) {
 	return b.lentMapLocked(s, s.from, false)
 }
 
-// dropLocked takes away a lent map that nobody uses.
+// dropLocked takes away a lent map if nobody uses it.
 func (b *privateBytes) dropLocked(l *lentMap) {
-	if l.isLent() {
+	if b.ended || l.isLent() {
 		return
 	}
-	for i, other := range b.lent {
-		if other == l {
-			b.lent = append(b.lent[:i:i], b.lent[i+1:]...)
-		}
-	}
+	b.lent = slices.DeleteFunc(b.lent, func(other *lentMap) bool { return other == l })
 	l.release()
 	b.maps.unpin(l.mapping)
 }
@@ -440,7 +456,7 @@ func (b *privateBytes) letGo() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, l := range b.lent {
-		if l.views > 0 {
+		if len(l.views) > 0 {
 			return false
 		}
 	}
