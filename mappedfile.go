@@ -188,7 +188,9 @@ func (f *MappedFile) WriteAt(p []byte, off int64) (int, error) {
 	if fault != nil || !m.reaches(start+int64(len(p))) {
 		return f.writeAtAny(p, off)
 	}
-	f.unsynced.noteStore()
+	if !f.unsynced.noteStore() {
+		return 0, f.wrap("write", fs.ErrClosed)
+	}
 	return len(p), nil
 }
 
@@ -196,7 +198,9 @@ func (f *MappedFile) WriteAt(p []byte, off int64) (int, error) {
 func (f *MappedFile) writeAtAny(p []byte, off int64) (int, error) {
 	if f.mayStore && len(p) > 0 {
 		if m := f.maps.windows.at(off); m != nil && f.maps.storeIn(m, p, off) {
-			f.unsynced.noteStore()
+			if !f.unsynced.noteStore() {
+				return 0, f.wrap("write", fs.ErrClosed)
+			}
 			return len(p), nil
 		}
 	}

@@ -20,12 +20,12 @@ type unsyncedBytes struct {
 	dirty  atomic.Bool // written since the last flush began
 	stored atomic.Bool // stored through a map since the modification time was last moved
 	queued atomic.Bool // for a flush in the background, at some time
-	stores atomic.Bool // something was stored through a map, at some time: see flushAtClose
 	writes atomic.Bool // something was written through the file, at some time
 
 	exposed atomic.Bool  // Data has handed out bytes that may be stored to unseen
 	views   atomic.Int32 // Views that are running and may store unseen
-	viewed  atomic.Int64 // when the first View began since it was last asked what they stored; 0 is none
+	viewed  atomic.Bool  // some have begun since it was last asked what they stored
+	viewing viewsBegin
 
 	// timeAtStore is the file's modification time when stored was set, in nanoseconds, or
 	// unknownTime. If it is another one by the time it would be moved, somebody has set it.
@@ -37,35 +37,53 @@ type unsyncedBytes struct {
 	// Close, so that Sync finds the error of a flush before it, and Close waits for one under way.
 	flushing sync.RWMutex
 
-	mu  sync.Mutex // guards err; no lock is taken under it
-	err error      // of a background flush, not reported yet
+	mu    sync.Mutex // guards the fields below, and dirty when a store sets it; no lock is taken under it
+	err   error      // of a background flush, not reported yet
+	ended bool       // Close has looked for the last time what is to be flushed
 }
 
 // noteStore takes note that bytes were stored through the map. The bytes are stored first and
-// the note is taken after, so a flush that misses the note has seen the bytes.
-func (u *unsyncedBytes) noteStore() {
-	if !u.stored.Load() || !u.dirty.Load() {
-		u.noteFirstStore()
-	}
+// the note is taken after, so a flush that misses the note has seen the bytes. It reports false if the
+// note comes too late for Close, which may have flushed before the bytes were there.
+func (u *unsyncedBytes) noteStore() bool {
+	return u.stored.Load() && u.dirty.Load() || u.noteFirstStore()
 }
 
-func (u *unsyncedBytes) noteFirstStore() {
-	u.stores.Store(true)
+func (u *unsyncedBytes) noteFirstStore() bool {
+	modified := int64(unknownTime)
 	if !u.stored.Load() {
-		modified := int64(unknownTime)
 		if info, err := u.maps.stat(); err == nil {
 			modified = info.ModTime().UnixNano()
 		}
+	}
+	u.mu.Lock()
+	if u.ended {
+		u.mu.Unlock()
+		return false
+	}
+	if !u.stored.Load() {
 		u.timeAtStore.Store(modified)
 		u.stored.Store(true)
 	}
-	u.noteDirty()
+	first := !u.dirty.Swap(true)
+	u.mu.Unlock()
+	if first {
+		u.queue()
+	}
+	return true
 }
 
 const unknownTime = math.MinInt64
 
 func (u *unsyncedBytes) noteDirty() {
-	if u.dirty.Load() || u.dirty.Swap(true) || u.mode() == SyncNever {
+	if !u.dirty.Load() && !u.dirty.Swap(true) {
+		u.queue()
+	}
+}
+
+// queue has what is dirty flushed when the SyncMode says.
+func (u *unsyncedBytes) queue() {
+	if u.mode() == SyncNever {
 		return
 	}
 	u.maps.registry.register()
@@ -90,51 +108,96 @@ func (u *unsyncedBytes) endExposure() {
 	}
 }
 
+// viewsBegin is what the file was when the first View began since it was last asked what they stored.
+type viewsBegin struct {
+	mu       sync.Mutex // guards the fields below, and viewed; the locks of fileMaps are taken under it
+	at       time.Time
+	modified time.Time // the file's time; zero if any page may have been dirty
+}
+
 // beginView takes note that a View may store unseen, until endView.
 func (u *unsyncedBytes) beginView() {
 	u.views.Add(1)
-	if u.viewed.Load() == 0 && u.viewed.CompareAndSwap(0, max(int64(time.Since(processStart)), 1)) {
-		if u.mode() != SyncNever {
-			u.maps.registry.register()
-		}
-		if u.mode() == SyncPeriodic {
-			u.flusher.add(u, u.maps.host.config.SyncInterval)
-		}
+	if u.viewed.Load() {
+		return
 	}
+	u.viewing.mu.Lock()
+	defer u.viewing.mu.Unlock()
+	if u.viewed.Load() {
+		return
+	}
+	u.viewing.at, u.viewing.modified = time.Now(), u.maps.cleanSince()
+	u.viewed.Store(true)
+	u.queue()
 }
 
 func (u *unsyncedBytes) endView() { u.views.Add(-1) }
 
-// viewTerm is for how long the pages that a View has stored to can be told by their being dirty: the
-// kernel writes pages back half a minute after a store (vm.dirty_expire_centisecs).
-const viewTerm = 20 * time.Second
+const (
+	// viewTerm is for how long the pages that a View has stored to can be told by their being dirty: the
+	// kernel writes pages back half a minute after a store (vm.dirty_expire_centisecs).
+	viewTerm = 20 * time.Second
+	// timeStep is the coarsest step of modification times (FAT), and a bit.
+	timeStep = 3 * time.Second
+	// mostAsked is up to how many bytes a file is asked whether pages are dirty when a View begins: the
+	// answer takes a nanosecond or two for each KiB.
+	mostAsked = 256 << 20
+)
 
-// settleViews takes note of what Views have stored since it was last called: nothing if none is running
-// and no page of the file is dirty.
+// settleViews takes note of what Views have stored since it was last called. The time is to be moved
+// unless no page of the file is dirty. But that may also be because the kernel has begun to write
+// back; it flushes no disk. So nothing is to be flushed only if no page was dirty when they began and the
+// file's time is the same: the first store into a clean page moves it.
 func (u *unsyncedBytes) settleViews() {
-	began := u.viewed.Swap(0)
-	if began == 0 {
+	if !u.viewed.Load() {
 		return
 	}
+	u.viewing.mu.Lock()
+	defer u.viewing.mu.Unlock()
+	if !u.viewed.Load() {
+		return
+	}
+	began := u.viewing.at
 	running := u.views.Load() > 0
 	if running {
-		u.viewed.CompareAndSwap(0, max(int64(time.Since(processStart)), 1)) // they may store after this, too
-	}
-	if !running && u.tellsDirty(time.Duration(began)) {
-		dirty := int64(-1)
-		u.maps.withDescriptor(false, func(d *descriptor) error {
-			return d.do(func(fd uintptr) (err error) {
-				dirty, err = system.dirtyPages(fd)
-				return err
-			})
-		})
-		if dirty == 0 {
+		u.viewing.at, u.viewing.modified = time.Now(), time.Time{} // they may store after this, too
+	} else {
+		u.viewed.Store(false)
+		if info, err := u.maps.stat(); err == nil && info.ModTime().Equal(u.viewing.modified) {
 			return
 		}
 	}
-	u.timeAtStore.Store(unknownTime)
-	u.stored.Store(true)
 	u.dirty.Store(true)
+	if running || time.Since(began) >= viewTerm || u.maps.dirtyPages() != 0 {
+		u.timeAtStore.Store(unknownTime)
+		u.stored.Store(true)
+	}
+}
+
+// cleanSince returns the time of a file of which no page is dirty, if the next store will move it to
+// another one.
+func (f *fileMaps) cleanSince() time.Time {
+	info, err := f.stat()
+	if err != nil || info.Size() > mostAsked || time.Since(info.ModTime()) < timeStep || f.dirtyPages() != 0 {
+		return time.Time{}
+	}
+	return info.ModTime()
+}
+
+// dirtyPages returns how many pages of the file are dirty, or -1 where that cannot be told: those of
+// filesystems in memory never are.
+func (f *fileMaps) dirtyPages() (dirty int64) {
+	if f.fillsHoles.Load() || filtered() {
+		return -1
+	}
+	err := f.descriptor.Load().do(func(fd uintptr) (err error) {
+		dirty, err = system.dirtyPages(fd)
+		return err
+	})
+	if err != nil {
+		return -1
+	}
+	return dirty
 }
 
 // writesUnderWay counts the writes through a file from before they look whether it is closed until
@@ -143,12 +206,6 @@ type writesUnderWay struct {
 	mu    sync.Mutex // guards the fields below; no lock is taken under it
 	count int
 	ended chan struct{} // closed with the last one; nil unless Close waits
-}
-
-// tellsDirty reports whether pages stored to since a View began are dirty now. Those of filesystems in
-// memory never are.
-func (u *unsyncedBytes) tellsDirty(began time.Duration) bool {
-	return time.Since(processStart)-began < viewTerm && !u.maps.fillsHoles.Load() && !filtered()
 }
 
 // beginWrite lets a write through the file begin, unless it is closed. endWrite ends it.
@@ -283,13 +340,18 @@ func (u *unsyncedBytes) moveModTime() error {
 	return err
 }
 
+// keepTime leaves the modification time to what a program has just set, whatever was stored before.
+func (u *unsyncedBytes) keepTime() {
+	u.settleViews()
+	u.stored.Store(false)
+}
+
 // flushAtClose makes durable what the SyncMode promises by the time of Close. The file counts as
 // closed, and its maps are gone: nothing can be written or stored any more but by a write through
 // the file that has begun before.
 //
-// A store that was under way beside a flush is in the page cache before its map was revoked, but
-// its note may come later. So a file that was ever stored to through a map is flushed even if
-// nothing says that it has to be.
+// A store whose note comes later is in the page cache, but no flush may cover it: noteStore has its
+// write fail.
 func (u *unsyncedBytes) flushAtClose() error {
 	if mode := u.mode(); (mode == SyncLazy || mode == SyncPeriodic) && u.isRegular() {
 		u.writing.wait()
@@ -298,7 +360,10 @@ func (u *unsyncedBytes) flushAtClose() error {
 	defer u.flushing.Unlock()
 	err := u.takeError()
 	u.settleViews()
-	if u.mode() != SyncNever && (u.awaitsFlush() || u.stores.Load() && u.mode() != SyncImmediate) {
+	u.mu.Lock()
+	u.ended = true
+	u.mu.Unlock()
+	if u.mode() != SyncNever && u.awaitsFlush() {
 		return join(err, u.unlessUnsyncable(u.flush()))
 	}
 	return join(err, u.moveModTime())
@@ -306,7 +371,7 @@ func (u *unsyncedBytes) flushAtClose() error {
 
 // needsEnd reports whether flushAtClose has anything to do.
 func (u *unsyncedBytes) needsEnd() bool {
-	return u.queued.Load() || u.awaitsFlush() || u.stores.Load() || u.writes.Load() || u.viewed.Load() != 0
+	return u.queued.Load() || u.awaitsFlush() || u.writes.Load() || u.viewed.Load()
 }
 
 func (u *unsyncedBytes) isRegular() bool {
@@ -353,7 +418,7 @@ func (u *unsyncedBytes) keepError(err error) {
 
 // awaitsFlush reports whether there may be bytes that no flush has covered.
 func (u *unsyncedBytes) awaitsFlush() bool {
-	return u.dirty.Load() || u.exposed.Load() || u.viewed.Load() != 0 || u.views.Load() > 0
+	return u.dirty.Load() || u.exposed.Load() || u.viewed.Load() || u.views.Load() > 0
 }
 
 func (u *unsyncedBytes) pendingError() error {

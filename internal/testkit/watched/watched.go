@@ -18,8 +18,9 @@ type FS struct {
 	// Hidden keeps the descriptor from being offered: then nothing is mapped.
 	Hidden bool
 
-	// ReadAt, unless nil, is called ahead of the file's.
-	ReadAt func(n int, off int64)
+	// ReadAt and StatFile, unless nil, are called ahead of the file's ReadAt and Stat.
+	ReadAt   func(n int, off int64)
+	StatFile func()
 
 	// Sync and WriteAt, unless nil, are called in place of the file's method, which they are given.
 	// They are set before the first file is opened.
@@ -68,6 +69,13 @@ func (f *file) Sync() error {
 		return f.File.Sync()
 	}
 	return f.watch.Sync(f.Name(), f.File.Sync)
+}
+
+func (f *file) Stat() (os.FileInfo, error) {
+	if f.watch.StatFile != nil {
+		f.watch.StatFile()
+	}
+	return f.File.Stat()
 }
 
 func (f *file) ReadAt(p []byte, off int64) (int, error) {

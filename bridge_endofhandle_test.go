@@ -1,0 +1,261 @@
+package memmapfs
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/absfs/memmapfs/internal/testkit/watched"
+	"github.com/absfs/osfs"
+)
+
+// countSyncs has the Sync of base counted.
+func countSyncs(base *watched.FS) *atomic.Int32 {
+	syncs := new(atomic.Int32)
+	base.Sync = func(string, func() error) error { syncs.Add(1); return nil }
+	return syncs
+}
+
+// result is what a call has returned in a goroutine of its own.
+type result struct {
+	n   int
+	err error
+}
+
+// asynchronously calls fn in a goroutine.
+func asynchronously(fn func() (int, error)) <-chan result {
+	done := make(chan result, 1)
+	go func() {
+		n, err := fn()
+		done <- result{n, err}
+	}()
+	return done
+}
+
+// mustEnd waits for a call that has to end by itself.
+func mustEnd(t *testing.T, what string, done <-chan result) result {
+	t.Helper()
+	select {
+	case r := <-done:
+		return r
+	case <-time.After(30 * time.Second):
+		t.Fatalf("%s waits", what)
+	}
+	return result{}
+}
+
+// mustWait fails the test if a call ends that has to wait.
+func mustWait(t *testing.T, what string, done <-chan result) {
+	t.Helper()
+	select {
+	case r := <-done:
+		t.Errorf("%s has not waited: %d, %v", what, r.n, r.err)
+	case <-time.After(20 * time.Millisecond):
+	}
+}
+
+// Catches a Close beside a Sync that has taken the bytes to be flushed for its own and then fails: what
+// Close promises would hang on a flush that has not ended.
+func TestCloseWaitsForSync(t *testing.T) {
+	for _, mode := range []SyncMode{SyncLazy, SyncPeriodic} {
+		base := watched.New()
+		begun, goOn := make(chan struct{}), make(chan struct{})
+		var syncs atomic.Int32
+		failure := errors.New("the disk has failed")
+		base.Sync = func(string, func() error) error {
+			if syncs.Add(1) > 1 {
+				return nil
+			}
+			close(begun)
+			<-goOn
+			return failure
+		}
+		_, f, _ := opening(t, base, Config{Mode: ModeReadWrite, SyncMode: mode, SyncInterval: time.Hour}, 1, os.O_RDWR)
+		mustWriteAt(t, f, []byte("bytes"), 0)
+		synced := asynchronously(func() (int, error) { return 0, f.Sync() })
+		<-begun
+		closed := asynchronously(func() (int, error) { return 0, f.Close() })
+		mustWait(t, "Close", closed)
+		close(goOn)
+		if r := mustEnd(t, "Sync", synced); !errors.Is(r.err, failure) {
+			t.Errorf("%v: Sync: %v", mode, r.err)
+		}
+		if r := mustEnd(t, "Close", closed); r.err != nil {
+			t.Errorf("%v: Close: %v", mode, r.err)
+		}
+		if syncs.Load() != 2 {
+			t.Errorf("%v: %d flushes, want another one by Close, because the first has failed", mode, syncs.Load())
+		}
+	}
+}
+
+// Catches a flush at Close that comes before the maps are taken away: what is stored in between is
+// covered by none.
+func TestCloseTakesMapsAwayFirst(t *testing.T) {
+	skipWithoutMaps(t)
+	for _, mode := range []SyncMode{SyncLazy, SyncPeriodic} {
+		base := watched.New()
+		var f *MappedFile
+		flushed, late := false, 0
+		base.Sync = func(string, func() error) error {
+			if !f.maps.closed.Load() {
+				return nil
+			}
+			flushed = true
+			if f.maps.windows.hasLive() {
+				late++
+			}
+			return nil
+		}
+		_, f, _ = opening(t, base, Config{Mode: ModeReadWrite, SyncMode: mode, SyncInterval: time.Hour, MapFullFile: true}, 2, os.O_RDWR)
+		if f.Data() == nil {
+			t.Fatal("no map")
+		}
+		mustWriteAt(t, f, []byte("bytes"), 0)
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if !flushed || late > 0 {
+			t.Errorf("%v: flushed at Close %t, and %d times with a map that can be stored to", mode, flushed, late)
+		}
+	}
+}
+
+// Catches a write through the file, begun before Close, that ends with success and is covered by no flush.
+func TestCloseWaitsForWrites(t *testing.T) {
+	for _, mode := range []SyncMode{SyncLazy, SyncPeriodic} {
+		base := watched.New()
+		syncs := countSyncs(base)
+		begun, goOn := make(chan struct{}), make(chan struct{})
+		base.WriteAt = func(_ string, write func() (int, error)) (int, error) {
+			close(begun)
+			<-goOn
+			return write()
+		}
+		_, f, _ := opening(t, base, Config{Mode: ModeReadWrite, SyncMode: mode, SyncInterval: time.Hour}, 1, os.O_RDWR)
+		written := asynchronously(func() (int, error) { return f.WriteAt([]byte("bytes"), 0) })
+		<-begun
+		closed := asynchronously(func() (int, error) { return 0, f.Close() })
+		mustWait(t, "Close", closed)
+		close(goOn)
+		if r := mustEnd(t, "WriteAt", written); r.n != 5 || r.err != nil {
+			t.Errorf("%v: WriteAt: %d, %v", mode, r.n, r.err)
+		}
+		if r := mustEnd(t, "Close", closed); r.err != nil || syncs.Load() == 0 {
+			t.Errorf("%v: Close: %v after %d flushes", mode, r.err, syncs.Load())
+		}
+	}
+}
+
+// Catches a store that is acknowledged although Close has flushed nothing: a flush before it has taken
+// the note of the write before, and its own note comes after Close.
+func TestStoreNotedAfterClose(t *testing.T) {
+	skipWithoutMaps(t)
+	if !sysMapsAgreeWithIO {
+		t.Skip("the store is made durable when the map is taken away")
+	}
+	base := watched.New()
+	syncs := countSyncs(base)
+	_, f, _ := opening(t, base, Config{Mode: ModeReadWrite, SyncMode: SyncLazy, MapFullFile: true}, 3, os.O_RDWR)
+	if f.Data() == nil {
+		t.Fatal("no map")
+	}
+	mustReadAt(t, f, 0, 3*int(pageBytes))
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	f.unsynced.exposed.Store(false)
+	f.unsynced.dirty.Store(false)
+	f.maps.learnWritten(0, int(pageBytes), f.maps.beginWrite()) // as by a write beside Sync
+
+	stored, goOn := make(chan struct{}), make(chan struct{})
+	var asked atomic.Int32
+	base.StatFile = func() { // the first one is of the note
+		if asked.Add(1) == 1 {
+			close(stored)
+			<-goOn
+		}
+	}
+	syncs.Store(0)
+	written := asynchronously(func() (int, error) { return f.WriteAt([]byte("bytes"), 0) })
+	<-stored
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	close(goOn)
+	if r := mustEnd(t, "WriteAt", written); syncs.Load() == 0 && !errors.Is(r.err, fs.ErrClosed) {
+		t.Errorf("WriteAt: %d, %v, and nothing was flushed", r.n, r.err)
+	}
+}
+
+// Catches bytes that a View has stored and that no flush covers, because the system has begun to write
+// the page back by itself before Close: that flushes no disk.
+func TestViewStoresAreFlushedAfterWriteback(t *testing.T) {
+	skipWithoutMaps(t)
+	if _, err := sysDirtyPages(0); errors.Is(err, errors.ErrUnsupported) {
+		t.Skip("every View counts as one that has stored: nothing tells which pages are dirty")
+	}
+	for _, stores := range []bool{false, true} {
+		base := watched.New()
+		syncs := countSyncs(base)
+		_, f, native := opening(t, base, Config{Mode: ModeReadWrite, SyncMode: SyncLazy, MapFullFile: true}, 2, os.O_RDWR)
+		if err := f.maps.file.(interface{ Sync() error }).Sync(); err != nil {
+			t.Fatal(err)
+		}
+		syncs.Store(0)
+		restore := hook(&system.dirtyPages, func(func(uintptr) (int64, error)) func(uintptr) (int64, error) {
+			return func(uintptr) (int64, error) { return 0, nil }
+		})
+		long := time.Now().Add(-time.Hour)
+		if file, err := os.OpenFile(native, os.O_RDWR, 0); err != nil || file.Sync() != nil || os.Chtimes(native, long, long) != nil {
+			t.Fatal("the file cannot be made clean:", err)
+		} else {
+			file.Close()
+		}
+		err := f.View(0, 10, func(b []byte) error {
+			if stores {
+				b[0]++
+			}
+			return nil
+		})
+		if err == nil {
+			err = f.Close()
+		}
+		restore()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if flushed := syncs.Load() > 0; flushed != stores {
+			t.Errorf("a View that stores %t is flushed %t", stores, flushed)
+		}
+		if info, err := os.Stat(native); err != nil || info.ModTime().Equal(long) == stores {
+			t.Errorf("a View that stores %t: the modification time is %v (%v)", stores, info.ModTime(), err)
+		}
+	}
+}
+
+// Catches a time that a program has set after a View has stored, and that Close moves.
+func TestTimeSetAfterView(t *testing.T) {
+	skipWithoutMaps(t)
+	mfs, f, native := opening(t, watched.New(), Config{Mode: ModeReadWrite, MapFullFile: true, SyncMode: SyncLazy}, 2, os.O_RDWR)
+	if err := f.View(0, 10, func(b []byte) error { b[0] = 2; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	want := time.Unix(1_000_000_000, 0)
+	if err := mfs.Chtimes(osfs.FromNative(native), want, want); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(native)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !info.ModTime().Equal(want) {
+		t.Errorf("modification time %v, want the one that was set", info.ModTime())
+	}
+}
