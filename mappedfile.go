@@ -188,7 +188,7 @@ func (f *MappedFile) WriteAt(p []byte, off int64) (int, error) {
 	if fault != nil || !m.reaches(start+int64(len(p))) {
 		return f.writeAtAny(p, off)
 	}
-	if !f.unsynced.noteStore() {
+	if !f.unsynced.isNoted() && !f.unsynced.noteFirstStore() {
 		return 0, f.wrap("write", fs.ErrClosed)
 	}
 	return len(p), nil

@@ -46,8 +46,10 @@ type unsyncedBytes struct {
 // the note is taken after, so a flush that misses the note has seen the bytes. It reports false if the
 // note comes too late for Close, which may have flushed before the bytes were there.
 func (u *unsyncedBytes) noteStore() bool {
-	return u.stored.Load() && u.dirty.Load() || u.noteFirstStore()
+	return u.isNoted() || u.noteFirstStore()
 }
+
+func (u *unsyncedBytes) isNoted() bool { return u.stored.Load() && u.dirty.Load() }
 
 func (u *unsyncedBytes) noteFirstStore() bool {
 	modified := int64(unknownTime)
