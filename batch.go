@@ -67,12 +67,13 @@ func (f *fileMaps) readBatchHot(part []ReadRequest, hot *[batchPart]bool) {
 	}
 	var copies [batchPart]guardedCopy
 	var of [batchPart]int
+	var from [batchPart]*mapping // keeps the addresses from being given back
 	n := 0
 	for i := range part {
 		r := &part[i]
 		if m, start := f.hotRange(r.P, r.Off); m != nil {
 			copies[n] = guardedCopy{unsafe.Pointer(unsafe.SliceData(r.P)), m.pointer(start), len(r.P)}
-			of[n] = i
+			of[n], from[n] = i, m
 			n++
 		}
 	}
@@ -83,7 +84,7 @@ func (f *fileMaps) readBatchHot(part []ReadRequest, hot *[batchPart]bool) {
 	for k := range done {
 		r := &part[of[k]]
 		m, start := f.hotRange(r.P, r.Off)
-		if m == nil || m.pointer(start) != copies[k].from || !m.proves(r.P, start+int64(len(r.P))) {
+		if m != from[k] || !m.proves(r.P, start+int64(len(r.P))) {
 			continue // the map was changed meanwhile
 		}
 		r.N, r.Err, hot[of[k]] = len(r.P), nil, true

@@ -6,7 +6,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/absfs/memmapfs/internal/testkit/watched"
 	"github.com/absfs/osfs"
@@ -127,6 +129,173 @@ func TestPrivateBytesOutliveTheFile(t *testing.T) {
 				t.Fatal(err)
 			}
 			check("after View")
+		}
+	}
+}
+
+// limits returns the limits of the mappings of a file.
+func limits(f *MappedFile) (limits []int64) {
+	f.maps.windows.each(func(m *mapping) { limits = append(limits, m.limit.Load()) })
+	return limits
+}
+
+// Catches a write that takes note of the size which it has given the file after another call has made
+// the file smaller: reads past the end give zeros, and stores there are gone.
+func TestTruncateBesideGrowth(t *testing.T) {
+	skipWithoutMaps(t)
+	if sysMapsHoldFiles {
+		t.Skip("nobody shrinks a file that is mapped")
+	}
+	base := watched.New()
+	var mfs *MemMapFS
+	var native string
+	base.WriteAt = func(_ string, write func() (int, error)) (int, error) {
+		n, err := write()
+		if mfs != nil {
+			if err := mfs.Truncate(osfs.FromNative(native), pageBytes); err != nil {
+				t.Error(err)
+			}
+		}
+		return n, err
+	}
+	opened, f, name := opening(t, base, Config{Mode: ModeReadWrite, SyncMode: SyncNever, MapFullFile: true}, 4, os.O_RDWR)
+	if _, err := f.maps.mapWindow(0); err != nil {
+		t.Fatal(err)
+	}
+	mfs, native = opened, name
+	mustWriteAt(t, f, bytes.Repeat([]byte{2}, int(2*pageBytes)), 2*pageBytes)
+	for _, limit := range limits(f) {
+		if limit > pageBytes {
+			t.Errorf("a map of a file of one page has a limit of %d bytes", limit)
+		}
+	}
+	if n, err := f.ReadAt(make([]byte, 10), 3*pageBytes); n != 0 || err != io.EOF {
+		t.Errorf("ReadAt past the end: %d, %v", n, err)
+	}
+}
+
+// Catches a size that was asked for before a truncation and is noted after the one asked for then.
+func TestTruncateBesideMeasuring(t *testing.T) {
+	skipWithoutMaps(t)
+	if sysMapsHoldFiles {
+		t.Skip("nobody shrinks a file that is mapped")
+	}
+	base := watched.New()
+	mfs, f, native := opening(t, base, Config{Mode: ModeReadWrite, SyncMode: SyncNever, MapFullFile: true}, 4, os.O_RDWR)
+	if _, err := f.maps.mapWindow(0); err != nil {
+		t.Fatal(err)
+	}
+	var truncated <-chan result
+	var asked atomic.Int32
+	base.StatFile = func(stat func() (os.FileInfo, error)) (os.FileInfo, error) {
+		info, err := stat()
+		if asked.Add(1) == 1 {
+			truncated = asynchronously(func() (int, error) { return 0, mfs.Truncate(osfs.FromNative(native), pageBytes) })
+			select { // it may wait, or be through
+			case r := <-truncated:
+				t.Errorf("Truncate has not waited for who asks for the size: %v", r.err)
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+		return info, err
+	}
+	if err := f.maps.measure(); err != nil {
+		t.Fatal(err)
+	}
+	if r := mustEnd(t, "Truncate", truncated); r.err != nil {
+		t.Fatal(r.err)
+	}
+	for _, limit := range limits(f) {
+		if limit != pageBytes {
+			t.Errorf("the map has a limit of %d bytes, want a page", limit)
+		}
+	}
+}
+
+// Catches a first map that takes a size which was asked for before the file is known to be mapped: a
+// Truncate by name or by another handle in between does not find it.
+func TestTruncateBesideTheFirstMap(t *testing.T) {
+	skipWithoutMaps(t)
+	if sysMapsHoldFiles {
+		t.Skip("nobody shrinks a file that is mapped")
+	}
+	for _, moment := range []string{"before the map", "before it is found"} {
+		for _, how := range []string{"by name", "by handle"} {
+			mfs, f, native := opening(t, watched.New(), Config{Mode: ModeReadWrite, SyncMode: SyncNever, MapFullFile: true}, 4, os.O_RDWR)
+			other, err := mfs.OpenFile(osfs.FromNative(native), os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			truncate := func() {
+				if how == "by name" {
+					err = mfs.Truncate(osfs.FromNative(native), pageBytes)
+				} else {
+					err = other.Truncate(pageBytes)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+			var restore func()
+			if moment == "before the map" {
+				restore = HookMap(func(bool, bool, bool) error { truncate(); return nil })
+			} else {
+				restore = hook(&system.cachedPages, func(func(uintptr, int64, int64) (int64, error)) func(uintptr, int64, int64) (int64, error) {
+					return func(uintptr, int64, int64) (int64, error) { truncate(); return 0, errors.ErrUnsupported }
+				})
+			}
+			data := f.Data()
+			restore()
+			if int64(len(data)) != pageBytes {
+				t.Errorf("truncated %s %s: Data has %d bytes, want a page", how, moment, len(data))
+			}
+			other.Close()
+		}
+	}
+}
+
+// Catches a write of a copy-on-write file that takes the size twice: a panic that leaves its lock held.
+func TestPrivateWriteBesideTruncate(t *testing.T) {
+	base := watched.New()
+	_, f, native := opening(t, base, Config{Mode: ModeCopyOnWrite, MapFullFile: true}, 4, os.O_RDWR)
+	var asked atomic.Int32
+	base.StatFile = func(stat func() (os.FileInfo, error)) (os.FileInfo, error) {
+		info, err := stat()
+		if asked.Add(1) == 1 {
+			if err := os.Truncate(native, pageBytes); err != nil {
+				t.Error(err)
+			}
+		}
+		return info, err
+	}
+	mustWriteAt(t, f, []byte("private"), 3*pageBytes)
+	if err := os.Truncate(native, 4*pageBytes); err != nil {
+		t.Fatal(err)
+	}
+	if p := mustReadAt(t, f, 3*pageBytes, 7); string(p) != "private" {
+		t.Errorf("what was written reads as %q", p)
+	}
+}
+
+// Catches a private byte that calls do not see, because the page counts as one in memory by a read of the
+// file that was under way when it was written.
+func TestPrivateWriteBesideRead(t *testing.T) {
+	skipWithoutMaps(t)
+	base := watched.New()
+	_, f, _ := opening(t, base, Config{Mode: ModeCopyOnWrite, MapFullFile: true}, 2, os.O_RDWR)
+	if _, err := f.maps.mapWindow(0); err != nil {
+		t.Fatal(err)
+	}
+	wrote := false
+	base.ReadAt = func(int, int64) {
+		if !wrote {
+			wrote = true
+			mustWriteAt(t, f, []byte{2}, 0)
+		}
+	}
+	for range 3 {
+		if p := mustReadAt(t, f, 0, 10); p[0] != 2 {
+			t.Errorf("the private byte reads as %d", p[0])
 		}
 	}
 }

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/absfs/absfs"
 	"github.com/absfs/memmapfs/internal/testkit/watched"
 	"github.com/absfs/osfs"
 )
@@ -173,11 +175,12 @@ func TestStoreNotedAfterClose(t *testing.T) {
 
 	stored, goOn := make(chan struct{}), make(chan struct{})
 	var asked atomic.Int32
-	base.StatFile = func() { // the first one is of the note
-		if asked.Add(1) == 1 {
+	base.StatFile = func(stat func() (os.FileInfo, error)) (os.FileInfo, error) {
+		if asked.Add(1) == 1 { // for the note
 			close(stored)
 			<-goOn
 		}
+		return stat()
 	}
 	syncs.Store(0)
 	written := asynchronously(func() (int, error) { return f.WriteAt([]byte("bytes"), 0) })
@@ -257,5 +260,168 @@ func TestTimeSetAfterView(t *testing.T) {
 	}
 	if !info.ModTime().Equal(want) {
 		t.Errorf("modification time %v, want the one that was set", info.ModTime())
+	}
+}
+
+// Catches a read of a copy-on-write file that looks at the file before Close and at the private bytes
+// after it, and so gives the file's bytes as if nothing had been written.
+func TestPrivateReadBesideClose(t *testing.T) {
+	skipWithoutMaps(t)
+	base := watched.New()
+	_, f, _ := opening(t, base, Config{Mode: ModeCopyOnWrite, MapFullFile: true}, 2, os.O_RDWR)
+	mustWriteAt(t, f, []byte{2}, 0)
+	if _, err := f.maps.mapWindow(0); err != nil {
+		t.Fatal(err)
+	}
+	revoking, goOn := make(chan struct{}), make(chan struct{})
+	restore := hook(&system.revoke, func(revoke func([]byte) (bool, error)) func([]byte) (bool, error) {
+		return func(data []byte) (bool, error) {
+			close(revoking)
+			<-goOn // the wrapped file is still open
+			return revoke(data)
+		}
+	})
+	defer restore()
+	var closed <-chan result
+	base.ReadAt = func(int, int64) {
+		closed = asynchronously(func() (int, error) { return 0, f.Close() })
+		<-revoking
+	}
+	p := make([]byte, 1)
+	n, err := f.ReadAt(p, 0)
+	if n != 0 || !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("ReadAt beside Close: %d, %v, byte %d; want fs.ErrClosed", n, err, p[0])
+	}
+	close(goOn)
+	if r := mustEnd(t, "Close", closed); r.err != nil {
+		t.Error(r.err)
+	}
+}
+
+// numbered is a file that offers nothing but the number of its descriptor.
+type numbered struct {
+	absfs.File
+	file *os.File
+}
+
+func (f numbered) Fd() uintptr { return f.file.Fd() }
+
+// numberedFS opens numbered files.
+type numberedFS struct{ absfs.FileSystem }
+
+func (s numberedFS) OpenFile(name string, flag int, perm os.FileMode) (absfs.File, error) {
+	file, err := os.OpenFile(osfs.ToNative(name), flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return numbered{struct{ absfs.File }{file}, file}, nil
+}
+
+// Catches the number of a descriptor that is used while Close gives it back: by then it may be another
+// file's, and its blocks are freed.
+func TestPunchHoleBesideClose(t *testing.T) {
+	skipWithoutMaps(t)
+	base := numberedFS{watched.New()}
+	native := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(native, make([]byte, 4*pageBytes), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mfs := New(base, &Config{Mode: ModeReadWrite, SyncMode: SyncNever})
+	defer mfs.Close()
+	file, err := mfs.OpenFile(osfs.FromNative(native), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := file.(*MappedFile)
+	var closed <-chan result
+	restore := HookPunchHole(func(func(uintptr, int64, int64) error) func(uintptr, int64, int64) error {
+		return func(uintptr, int64, int64) error {
+			closed = asynchronously(func() (int, error) { return 0, f.Close() })
+			mustWait(t, "Close beside the use of the file's number", closed)
+			return nil
+		}
+	})
+	defer restore()
+	if err := f.PunchHole(0, 2*pageBytes); err != nil && !errors.Is(err, fs.ErrClosed) {
+		t.Error(err)
+	}
+	if closed == nil {
+		t.Fatal("no hole was punched")
+	}
+	if r := mustEnd(t, "Close", closed); r.err != nil {
+		t.Error(r.err)
+	}
+}
+
+// Catches a mapping that a View holds past its end, or one that is taken away under a View.
+func TestMapEndsWithItsView(t *testing.T) {
+	skipWithoutMaps(t)
+	_, f, _ := opening(t, watched.New(), Config{Mode: ModeReadWrite, SyncMode: SyncNever, MapFullFile: true}, 2, os.O_RDWR)
+	var m *mapping
+	err := f.View(0, 10, func(b []byte) error {
+		m = f.maps.windows.at(0)
+		f.maps.unmap()
+		if state := m.life.state.Load(); state != mapEnding || m.pin() || b[0] != 1 {
+			t.Errorf("taken away under a View: state %d, and it can be used anew: %t", state, m.pin())
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !m.isRevoked() {
+		t.Errorf("after the View: state %d", m.life.state.Load())
+	}
+	f.maps.unmap()
+	if n := len(f.maps.windows.others); n > 0 {
+		t.Errorf("%d mappings are kept in the list of those that are not revoked", n)
+	}
+}
+
+// Catches stores that are lost where the file's Sync does not find what was stored in maps: in maps that
+// Data and running Views keep, and with an error of the flush when a map is taken away.
+func TestMapsAreFlushedWhereSyncDoesNot(t *testing.T) {
+	skipWithoutMaps(t)
+	if sysFileSyncCoversMaps {
+		t.Skip("the file's Sync finds what was stored in maps")
+	}
+	config := Config{Mode: ModeReadWrite, SyncMode: SyncNever, WindowSize: 1, MaxWindows: 1}
+	base := watched.New()
+	_, f, _ := opening(t, base, config, 64, os.O_RDWR)
+	data := f.Data()
+	if data == nil {
+		t.Fatal("no map")
+	}
+	flushed := make(map[uintptr]int)
+	var failure error
+	restore := HookSyncMap(func(data []byte, flush func([]byte) error) error {
+		flushed[addressOf(data)]++
+		return failure
+	})
+	defer restore()
+	f.maps.unmap() // and it is the first of others
+	if flushed[addressOf(data)] != 1 {
+		t.Errorf("a map that is taken away was flushed %d times", flushed[addressOf(data)])
+	}
+	err := f.View(0, 10, func(b []byte) error {
+		b[0]++
+		f.maps.unmap()
+		clear(flushed)
+		if err := f.Sync(); err != nil {
+			t.Error(err)
+		}
+		if len(flushed) != 1 {
+			t.Errorf("Sync has flushed %d maps, want that of the View", len(flushed))
+		}
+		failure = errors.New("the disk has failed")
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wanted := failure
+	failure = nil
+	if err := f.Close(); !errors.Is(err, wanted) {
+		t.Errorf("Close: %v, want the error of the flush with which the View's map was taken away", err)
 	}
 }

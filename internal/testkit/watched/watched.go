@@ -18,14 +18,14 @@ type FS struct {
 	// Hidden keeps the descriptor from being offered: then nothing is mapped.
 	Hidden bool
 
-	// ReadAt and StatFile, unless nil, are called ahead of the file's ReadAt and Stat.
-	ReadAt   func(n int, off int64)
-	StatFile func()
+	// ReadAt, unless nil, is called ahead of the file's.
+	ReadAt func(n int, off int64)
 
-	// Sync and WriteAt, unless nil, are called in place of the file's method, which they are given.
+	// Sync, WriteAt and StatFile, which is in place of Stat, unless nil, are called in place of the file's method, which they are given.
 	// They are set before the first file is opened.
-	Sync    func(name string, sync func() error) error
-	WriteAt func(name string, write func() (int, error)) (int, error)
+	StatFile func(stat func() (os.FileInfo, error)) (os.FileInfo, error)
+	Sync     func(name string, sync func() error) error
+	WriteAt  func(name string, write func() (int, error)) (int, error)
 }
 
 // New returns an FS that passes every call on.
@@ -72,10 +72,10 @@ func (f *file) Sync() error {
 }
 
 func (f *file) Stat() (os.FileInfo, error) {
-	if f.watch.StatFile != nil {
-		f.watch.StatFile()
+	if f.watch.StatFile == nil {
+		return f.File.Stat()
 	}
-	return f.File.Stat()
+	return f.watch.StatFile(f.File.Stat)
 }
 
 func (f *file) ReadAt(p []byte, off int64) (int, error) {
