@@ -318,38 +318,45 @@ func (s numberedFS) OpenFile(name string, flag int, perm os.FileMode) (absfs.Fil
 }
 
 // Catches the number of a descriptor that is used while Close gives it back: by then it may be another
-// file's, and its blocks are freed.
-func TestPunchHoleBesideClose(t *testing.T) {
+// file's, and its blocks are freed. A hole is punched with the maps' lock held, a question is asked without.
+func TestNumberOfDescriptorBesideClose(t *testing.T) {
 	skipWithoutMaps(t)
-	base := numberedFS{watched.New()}
-	native := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(native, make([]byte, 4*pageBytes), 0o600); err != nil {
-		t.Fatal(err)
+	uses := map[string]func(f *MappedFile) error{
+		"PunchHole": func(f *MappedFile) error { return f.PunchHole(0, 2*pageBytes) },
+		"a question": func(f *MappedFile) error {
+			return f.maps.descriptor.Load().do(func(fd uintptr) error { return system.punchHole(fd, 0, 0) })
+		},
 	}
-	mfs := New(base, &Config{Mode: ModeReadWrite, SyncMode: SyncNever})
-	defer mfs.Close()
-	file, err := mfs.OpenFile(osfs.FromNative(native), os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := file.(*MappedFile)
-	var closed <-chan result
-	restore := HookPunchHole(func(func(uintptr, int64, int64) error) func(uintptr, int64, int64) error {
-		return func(uintptr, int64, int64) error {
-			closed = asynchronously(func() (int, error) { return 0, f.Close() })
-			mustWait(t, "Close beside the use of the file's number", closed)
-			return nil
+	for what, use := range uses {
+		native := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(native, make([]byte, 4*pageBytes), 0o600); err != nil {
+			t.Fatal(err)
 		}
-	})
-	defer restore()
-	if err := f.PunchHole(0, 2*pageBytes); err != nil && !errors.Is(err, fs.ErrClosed) {
-		t.Error(err)
-	}
-	if closed == nil {
-		t.Fatal("no hole was punched")
-	}
-	if r := mustEnd(t, "Close", closed); r.err != nil {
-		t.Error(r.err)
+		mfs := New(numberedFS{watched.New()}, &Config{Mode: ModeReadWrite, Mapping: MapAlways, SyncMode: SyncNever})
+		file, err := mfs.OpenFile(osfs.FromNative(native), os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := file.(*MappedFile)
+		if f.Data() == nil {
+			t.Fatal("no map:", f.MappingError())
+		}
+		var closed <-chan result
+		restore := HookPunchHole(func(func(uintptr, int64, int64) error) func(uintptr, int64, int64) error {
+			return func(uintptr, int64, int64) error {
+				closed = asynchronously(func() (int, error) { return 0, f.Close() })
+				mustWait(t, "Close beside "+what, closed)
+				return nil
+			}
+		})
+		err = use(f)
+		restore()
+		if err != nil && !errors.Is(err, fs.ErrClosed) {
+			t.Error(err)
+		}
+		if r := mustEnd(t, "Close", closed); r.err != nil {
+			t.Error(r.err)
+		}
 	}
 }
 
