@@ -3,6 +3,7 @@ package memmapfs
 import (
 	"io"
 	"io/fs"
+	"runtime"
 	"unsafe"
 )
 
@@ -19,10 +20,10 @@ type ReadRequest struct {
 // stack.
 const batchPart = 64
 
-// ReadBatch does all reads of the batch, each with ReadAt's result in its N and Err, and returns the
-// first Err other than io.EOF. It is ReadAt for each, one after the other, but cheaper: what is mapped
-// and in memory is copied under one guard, and of what is not the system is asked to begin reading all
-// at once, before the first is waited for.
+// ReadBatch does all reads of the batch, each with ReadAt's result in its N and Err, and returns
+// the first Err other than io.EOF. It is ReadAt for each, one after the other, but cheaper: what is
+// mapped and in memory is copied under one guard, and of what is not the system is asked to begin
+// reading all at once, before the first is waited for.
 //
 // No order is promised between the reads: buffers that overlap hold one or the other. It allocates
 // nothing and may be called from many goroutines, with batches of their own.
@@ -66,29 +67,27 @@ func (f *fileMaps) readBatchHot(part []ReadRequest, hot *[batchPart]bool) {
 		return
 	}
 	var copies [batchPart]guardedCopy
-	var of [batchPart]int
-	var from [batchPart]*mapping // keeps the addresses from being given back
+	var from [batchPart]struct {
+		m *mapping
+		i int
+	}
 	n := 0
 	for i := range part {
 		r := &part[i]
 		if m, start := f.hotRange(r.P, r.Off); m != nil {
 			copies[n] = guardedCopy{unsafe.Pointer(unsafe.SliceData(r.P)), m.pointer(start), len(r.P)}
-			of[n], from[n] = i, m
+			from[n].m, from[n].i = m, i
 			n++
 		}
 	}
-	done := 0
-	if n > 0 {
-		done, _ = copyAllGuarded(copies[:n]) // what a fault has left is read one by one
-	}
+	done, _ := copyAllGuarded(copies[:n]) // what a fault has left is read one by one
 	for k := range done {
-		r := &part[of[k]]
-		m, start := f.hotRange(r.P, r.Off)
-		if m != from[k] || !m.proves(r.P, start+int64(len(r.P))) {
-			continue // the map was changed meanwhile
+		r, m := &part[from[k].i], from[k].m
+		if m.proves(r.P, r.Off-m.offset+int64(len(r.P))) {
+			r.N, r.Err, hot[from[k].i] = len(r.P), nil, true
 		}
-		r.N, r.Err, hot[of[k]] = len(r.P), nil, true
 	}
+	runtime.KeepAlive(&from) // the maps' addresses are not given back before
 }
 
 // hotRange returns the mapping that can serve a read, and where its bytes start there, or nil.

@@ -197,13 +197,8 @@ func (f *fileMaps) refuse(r *refusal) {
 		f.host.counters.notMapped[r.reason].Add(1)
 	}
 	f.trusted.Store(false)
-	f.terms.Lock()
-	defer f.terms.Unlock()
-	f.term++
-	f.windows.each(func(m *mapping) {
-		m.forget()
-		m.written.clear()
-	})
+	f.forget()
+	f.endTerm()
 }
 
 // storeIn copies p into m at off if all of it lies in pages that may be stored to.

@@ -188,8 +188,9 @@ func (f *MappedFile) WriteAt(p []byte, off int64) (int, error) {
 	if fault != nil || !m.reaches(start+int64(len(p))) {
 		return f.writeAtAny(p, off)
 	}
-	if !f.unsynced.isNoted() && !f.unsynced.noteFirstStore() {
-		return 0, f.wrap("write", fs.ErrClosed)
+	f.unsynced.noteStore()
+	if f.maps.closed.Load() {
+		return 0, f.wrap("write", fs.ErrClosed) // Close may have looked for the note before
 	}
 	return len(p), nil
 }
@@ -198,7 +199,8 @@ func (f *MappedFile) WriteAt(p []byte, off int64) (int, error) {
 func (f *MappedFile) writeAtAny(p []byte, off int64) (int, error) {
 	if f.mayStore && len(p) > 0 {
 		if m := f.maps.windows.at(off); m != nil && f.maps.storeIn(m, p, off) {
-			if !f.unsynced.noteStore() {
+			f.unsynced.noteStore()
+			if f.maps.closed.Load() {
 				return 0, f.wrap("write", fs.ErrClosed)
 			}
 			return len(p), nil

@@ -306,7 +306,7 @@ func (mfs *MemMapFS) Chtimes(name string, atime, mtime time.Time) error {
 	if err := mfs.base.Chtimes(name, atime, mtime); err != nil {
 		return err
 	}
-	mfs.handles.each(mfs.at(name), func(f *MappedFile) { f.unsynced.keepTime() })
+	mfs.handles.each(mfs.at(name), func(f *MappedFile) { f.unsynced.timeWasSet() })
 	return nil
 }
 

@@ -1,3 +1,5 @@
+// Long: what calls write and what Data and View lend are one truth, under one lock.
+
 package memmapfs
 
 import (
@@ -6,7 +8,6 @@ import (
 	"io/fs"
 	"math"
 	"os"
-	"slices"
 	"sync"
 	"unsafe"
 )
@@ -34,20 +35,14 @@ type privatePage struct {
 // lentMap is a private map whose bytes are lent. It is pinned once for itself, and by each View.
 type lentMap struct {
 	*mapping
-	views   []byteRange      // of Views that are running
+	views   int              // that are running
 	exposed bool             // Data has handed out its bytes, for good
+	filled  bool             // the private bytes were copied into it once; later ones are mirrored
 	base    map[int64][]byte // what was copied into its pages, by page of the file
 }
 
 // isLent reports whether anybody may store into the map.
-func (l *lentMap) isLent() bool { return l.exposed || len(l.views) > 0 }
-
-// mayHaveStored reports whether somebody may have stored into the page at an offset of the file, or a
-// copy of private bytes was.
-func (l *lentMap) mayHaveStored(at int64) bool {
-	return l.exposed || l.base[at/pageBytes] != nil ||
-		slices.ContainsFunc(l.views, byteRange{at, at + 1}.overlaps)
-}
+func (l *lentMap) isLent() bool { return l.exposed || l.views > 0 }
 
 // write writes p at off without touching the file. What would change the file's size is refused as
 // a whole.
@@ -185,13 +180,13 @@ func (b *privateBytes) overlayLent(l *lentMap, p []byte, off int64) {
 
 // ownPages asks which pages of a lent map are its own, those that were stored to and that no
 // truncation of the file has taken away since, and returns a function that tells it of the page at an
-// offset. Where the system does not say so, all are taken to be that may be.
+// offset. Where the system does not say so, all are taken to be.
 func (b *privateBytes) ownPages(l *lentMap, s byteRange) func(at int64) bool {
 	s = s.pages()
 	part := l.part(s)
 	own := make([]bool, pagesIn(int64(len(part))))
 	if system.privatePages(part, own) != nil {
-		return l.mayHaveStored
+		return func(int64) bool { return true }
 	}
 	return func(at int64) bool { return own[(at-s.from)/pageBytes] }
 }
@@ -206,12 +201,20 @@ func (b *privateBytes) mirrorLocked(l *lentMap, p []byte, off int64) {
 	own := b.ownPages(l, byteRange{from, to})
 	b.eachPage(p[from-off:to-off], from, func(p []byte, at int64) {
 		index := at / pageBytes
-		if !own(at) {
-			b.lendPageLocked(l, index)
+		if !own(at) { // it never was, or a truncation has taken it away: it gets all its private bytes
+			page, start := make([]byte, pageBytes), index*pageBytes-l.offset
+			if l.copyOut(page, start) != nil {
+				return
+			}
+			b.pages[index].overlay(page, 0)
+			if l.copyIn(start, page) == nil {
+				l.setBase(index, page)
+			}
 			return
 		}
+		base := l.base[index]
 		l.copyIn(at-l.offset, p)
-		if base := l.base[index]; base != nil {
+		if base != nil {
 			copy(base[at%pageBytes:], p)
 		}
 	})
@@ -224,47 +227,50 @@ func (l *lentMap) setBase(index int64, base []byte) {
 	l.base[index] = base
 }
 
-// lendLocked copies the private bytes of a range into the map, in pages that are not its own. What a
-// View has stored in such a page meanwhile is taken over first.
-func (b *privateBytes) lendLocked(l *lentMap, s byteRange) error {
-	if len(b.pages) == 0 {
-		return nil
-	}
-	s = s.pages()
-	s.to = min(s.to, l.offset+int64(len(l.data)))
-	own := b.ownPages(l, s)
-	for index := range b.pages {
-		at := index * pageBytes
-		switch {
-		case at < s.from || at >= s.to:
-			continue
-		case !own(at):
-		case l.base[index] != nil:
-			continue
-		default:
-			b.takeLocked(l, byteRange{at, at + pageBytes})
-		}
-		if err := b.lendPageLocked(l, index); err != nil {
-			return err
+// lendLocked copies the private bytes of the map's range into it, in pages that are not its own. A page
+// that cannot be copied lies past the end of the file, or has no room on its disk: whoever touches it
+// has a fault.
+func (b *privateBytes) lendLocked(l *lentMap) {
+	s := l.byteRange()
+	if len(b.pages) > 0 {
+		own := b.ownPages(l, s)
+		for index, private := range b.pages {
+			at := index * pageBytes
+			if at < s.from || at >= s.to || l.filled && own(at) {
+				continue
+			}
+			page := make([]byte, pageBytes)
+			if l.copyOut(page, at-l.offset) == nil {
+				private.overlay(page, 0)
+				l.setPage(page, index)
+			}
 		}
 	}
-	return nil
+	for _, other := range b.lent {
+		if !l.filled && other != l && other.isLent() && other.byteRange().overlaps(s) {
+			b.lendFromLocked(other, l)
+		}
+	}
+	l.filled = true
 }
 
-// lendPageLocked makes a page of the map its own, with the private bytes that the page has. It does
-// nothing past the end of a file that has shrunk, where an access to the map faults.
-func (b *privateBytes) lendPageLocked(l *lentMap, index int64) error {
-	at := index*pageBytes - l.offset
-	page := make([]byte, pageBytes)
-	if l.copyOut(page, at) != nil {
-		return nil
+// lendFromLocked copies what was stored in one lent map into another one.
+func (b *privateBytes) lendFromLocked(from, to *lentMap) {
+	s := byteRange{max(from.offset, to.offset), min(from.byteRange().to, to.byteRange().to)}
+	own := b.ownPages(from, s)
+	for at := s.from; at < s.to; at += pageBytes {
+		page := make([]byte, pageBytes)
+		if own(at) && from.copyOut(page, at-from.offset) == nil {
+			to.setPage(page, at/pageBytes)
+		}
 	}
-	b.pages[index].overlay(page, 0)
-	if l.copyIn(at, page) != nil {
-		return ErrSIGBUS
+}
+
+// setPage copies a page into the map.
+func (l *lentMap) setPage(page []byte, index int64) {
+	if l.copyIn(index*pageBytes-l.offset, page) == nil {
+		l.setBase(index, page)
 	}
-	l.setBase(index, page)
-	return nil
 }
 
 // data returns the bytes of the private map of the window that holds pos, for good.
@@ -275,14 +281,11 @@ func (b *privateBytes) data(pos int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := b.lentMapLocked(s, pos, true)
+	l, err := b.dataMapLocked(s, pos)
 	if err != nil {
 		return nil, err
 	}
-	if err := b.lendLocked(l, l.byteRange()); err != nil {
-		b.dropLocked(l)
-		return nil, err
-	}
+	b.lendLocked(l)
 	if !l.exposed {
 		b.maps.hide(l.byteRange(), false)
 		l.exposed = true
@@ -312,21 +315,24 @@ func (b *privateBytes) windowOf(pos int64) (s byteRange, size int64, err error) 
 	return byteRange{from, min(from+w.size, size)}, size, nil
 }
 
-// lentMapLocked returns a private map that has the range, or with exposed the one that Data has
-// handed out for pos, although it may end before the range does. It makes it if need be.
-func (b *privateBytes) lentMapLocked(s byteRange, pos int64, exposed bool) (*lentMap, error) {
-	if b.ended {
-		return nil, fs.ErrClosed
-	}
+// dataMapLocked returns the private map for Data: the one that it has handed out for pos before, although
+// it may end before the window does now, or one that has just the window.
+func (b *privateBytes) dataMapLocked(window byteRange, pos int64) (*lentMap, error) {
 	for _, l := range b.lent {
 		r := l.byteRange()
-		if r.from <= s.from && s.to <= r.to || exposed && l.exposed && r.from <= pos && pos < r.to {
+		if l.exposed && r.from == window.from && (r.to > pos || b.maps.windows.mapsWhole()) {
 			return l, nil
 		}
 	}
-	return b.newLentLocked(s)
+	for _, l := range b.lent {
+		if l.byteRange() == (byteRange{window.from, roundUp(window.to)}) {
+			return l, nil
+		}
+	}
+	return b.newLentLocked(window)
 }
 
+// newLentLocked makes a private map that has the range.
 func (b *privateBytes) newLentLocked(s byteRange) (*lentMap, error) {
 	if b.ended {
 		return nil, fs.ErrClosed
@@ -349,15 +355,12 @@ func (b *privateBytes) view(off, n int64) (*lentMap, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := b.lendLocked(l, s); err != nil {
-		b.dropLocked(l)
-		return nil, err
-	}
+	b.lendLocked(l)
 	if !l.pin() {
 		return nil, fs.ErrClosed
 	}
 	b.maps.hide(s, false)
-	l.views = append(l.views, s.pages())
+	l.views++
 	return l, nil
 }
 
@@ -366,32 +369,56 @@ func (b *privateBytes) endView(l *lentMap, off, n int64) {
 	s := byteRange{off, off + n}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	l.views--
 	b.maps.show(s)
 	defer b.maps.unpin(l.mapping)
-	clean := b.ended || l.exposed || b.takeLocked(l, s)
-	ended := slices.Index(l.views, s.pages())
-	l.views = slices.Delete(l.views, ended, ended+1)
-	if !clean || b.maps.copiedUp.Load() {
+	if b.ended || l.exposed {
+		return
+	}
+	clean := b.takeLocked(l, s)
+	if l.views == 0 && (!clean || b.maps.copiedUp.Load()) {
 		b.dropLocked(l)
 	}
 }
 
-// viewMapLocked returns a map to view a range in: the whole file's, if it is mapped as a whole.
+// viewMapLocked returns a map to view a range in: the one that Data has handed out, if that has all of it;
+// else the whole file's, if the file is mapped as a whole.
 func (b *privateBytes) viewMapLocked(s byteRange) (*lentMap, error) {
-	if whole, _, err := b.windowOf(s.from); err == nil && whole.from == 0 && s.to <= whole.to {
-		if l, err := b.lentMapLocked(whole, s.from, false); err == nil {
+	exposed := false
+	for _, l := range b.lent {
+		if r := l.byteRange(); l.exposed && r.overlaps(s) {
+			if r.from <= s.from && s.to <= r.to {
+				return l, nil
+			}
+			exposed = true
+		}
+	}
+	if exposed {
+		return b.newLentLocked(s)
+	}
+	for _, l := range b.lent {
+		if r := l.byteRange(); r.from <= s.from && s.to <= r.to {
 			return l, nil
 		}
 	}
-	return b.lentMapLocked(s, s.from, false)
+	if whole, _, err := b.windowOf(s.from); err == nil && whole.from <= s.from && s.to <= whole.to {
+		if l, err := b.newLentLocked(whole); err == nil {
+			return l, nil
+		}
+	}
+	return b.newLentLocked(s)
 }
 
-// dropLocked takes away a lent map if nobody uses it.
+// dropLocked takes away a lent map that nobody uses.
 func (b *privateBytes) dropLocked(l *lentMap) {
-	if b.ended || l.isLent() {
+	if l.isLent() {
 		return
 	}
-	b.lent = slices.DeleteFunc(b.lent, func(other *lentMap) bool { return other == l })
+	for i, other := range b.lent {
+		if other == l {
+			b.lent = append(b.lent[:i:i], b.lent[i+1:]...)
+		}
+	}
 	l.release()
 	b.maps.unpin(l.mapping)
 }
@@ -415,7 +442,7 @@ func (b *privateBytes) takeLocked(l *lentMap, s byteRange) (clean bool) {
 			base = now[:b.readLocked(now, at)]
 		}
 		if !bytes.Equal(page[:len(base)], base) {
-			b.takePageLocked(page[:len(base)], base, at)
+			b.takePageLocked(l, page[:len(base)], base, at)
 		}
 	}
 	return clean
@@ -433,8 +460,8 @@ func (b *privateBytes) readLocked(page []byte, off int64) int {
 	return n
 }
 
-// takePageLocked makes private what page, at off, has other than base.
-func (b *privateBytes) takePageLocked(page, base []byte, off int64) {
+// takePageLocked makes private what a page of a lent map, at off, has other than base.
+func (b *privateBytes) takePageLocked(l *lentMap, page, base []byte, off int64) {
 	b.maps.hide(byteRange{off, off + pageBytes}, true)
 	private := b.pageLocked(off / pageBytes)
 	for from := 0; from < len(page); from++ {
@@ -446,6 +473,11 @@ func (b *privateBytes) takePageLocked(page, base []byte, off int64) {
 			to++
 		}
 		private.write(page[from:to], from)
+		for _, other := range b.lent {
+			if other != l {
+				b.mirrorLocked(other, page[from:to], off+int64(from))
+			}
+		}
 		from = to
 	}
 }
@@ -456,7 +488,7 @@ func (b *privateBytes) letGo() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, l := range b.lent {
-		if len(l.views) > 0 {
+		if l.views > 0 {
 			return false
 		}
 	}

@@ -3,7 +3,6 @@ package memmapfs
 import (
 	"errors"
 	"io/fs"
-	"math"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -24,68 +23,56 @@ type unsyncedBytes struct {
 
 	exposed atomic.Bool  // Data has handed out bytes that may be stored to unseen
 	views   atomic.Int32 // Views that are running and may store unseen
-	viewed  atomic.Bool  // some have begun since it was last asked what they stored
-	viewing viewsBegin
+	viewed  atomic.Int64 // when the first View began since it was last asked what they stored; 0 is none
 
-	// timeAtStore is the file's modification time when stored was set, in nanoseconds, or
-	// unknownTime. If it is another one by the time it would be moved, somebody has set it.
-	timeAtStore atomic.Int64
+	// timeBefore is the file's modification time when stored was set, and storedSince when that was, both
+	// in nanoseconds since 1970; timeBeforeView is what it was when the last View began. They tell
+	// whether somebody has set the time since.
+	timeBefore, storedSince, timeBeforeView atomic.Int64
 
 	writing writesUnderWay // those through the file, for which Close waits
 
-	// flushing is held for reading by Sync, and for writing by a flush in the background and by
-	// Close, so that Sync finds the error of a flush before it, and Close waits for one under way.
+	// flushing is held for reading by Sync and SyncRange, and for writing by a flush in the
+	// background and by Close, so that Sync finds the error of a flush before it, and Close waits
+	// for one under way. All locks of maps are taken under it.
 	flushing sync.RWMutex
 
-	mu    sync.Mutex // guards the fields below, and dirty when a store sets it; no lock is taken under it
-	err   error      // of a background flush, not reported yet
-	ended bool       // Close has looked for the last time what is to be flushed
+	mu  sync.Mutex // guards err; no lock is taken under it
+	err error      // of a background flush, not reported yet
+
+	// cleanAt is the file's modification time at a moment when no page was dirty and the next store was
+	// to move it, in nanoseconds since 1970; 0 if there was no such moment.
+	cleanAt atomic.Int64
 }
 
 // noteStore takes note that bytes were stored through the map. The bytes are stored first and
-// the note is taken after, so a flush that misses the note has seen the bytes. It reports false if the
-// note comes too late for Close, which may have flushed before the bytes were there.
-func (u *unsyncedBytes) noteStore() bool {
-	return u.isNoted() || u.noteFirstStore()
+// the note is taken after, so a flush that misses the note has seen the bytes.
+func (u *unsyncedBytes) noteStore() {
+	if !u.stored.Load() || !u.dirty.Load() {
+		u.noteFirstStore()
+	}
 }
 
-func (u *unsyncedBytes) isNoted() bool { return u.stored.Load() && u.dirty.Load() }
-
-func (u *unsyncedBytes) noteFirstStore() bool {
-	modified := int64(unknownTime)
+func (u *unsyncedBytes) noteFirstStore() {
 	if !u.stored.Load() {
-		if info, err := u.maps.stat(); err == nil {
-			modified = info.ModTime().UnixNano()
-		}
-	}
-	u.mu.Lock()
-	if u.ended {
-		u.mu.Unlock()
-		return false
-	}
-	if !u.stored.Load() {
-		u.timeAtStore.Store(modified)
+		u.timeBefore.Store(u.modTime())
+		u.storedSince.Store(time.Now().UnixNano())
 		u.stored.Store(true)
 	}
-	first := !u.dirty.Swap(true)
-	u.mu.Unlock()
-	if first {
-		u.queue()
-	}
-	return true
+	u.noteDirty()
 }
 
-const unknownTime = math.MinInt64
+// modTime returns the file's modification time, in nanoseconds since 1970.
+func (u *unsyncedBytes) modTime() int64 {
+	info, err := u.maps.stat()
+	if err != nil {
+		return 0
+	}
+	return info.ModTime().UnixNano()
+}
 
 func (u *unsyncedBytes) noteDirty() {
-	if !u.dirty.Load() && !u.dirty.Swap(true) {
-		u.queue()
-	}
-}
-
-// queue has what is dirty flushed when the SyncMode says.
-func (u *unsyncedBytes) queue() {
-	if u.mode() == SyncNever {
+	if u.dirty.Load() || u.dirty.Swap(true) || u.mode() == SyncNever {
 		return
 	}
 	u.maps.registry.register()
@@ -110,96 +97,63 @@ func (u *unsyncedBytes) endExposure() {
 	}
 }
 
-// viewsBegin is what the file was when the first View began since it was last asked what they stored.
-type viewsBegin struct {
-	mu       sync.Mutex // guards the fields below, and viewed; the locks of fileMaps are taken under it
-	at       time.Time
-	modified time.Time // the file's time; zero if any page may have been dirty
-}
-
 // beginView takes note that a View may store unseen, until endView.
 func (u *unsyncedBytes) beginView() {
 	u.views.Add(1)
-	if u.viewed.Load() {
-		return
+	u.timeBeforeView.Store(u.modTime())
+	if u.viewed.Load() == 0 && u.viewed.CompareAndSwap(0, time.Now().UnixNano()) {
+		if u.mode() != SyncNever {
+			u.maps.registry.register()
+		}
+		if u.mode() == SyncPeriodic {
+			u.flusher.add(u, u.maps.host.config.SyncInterval)
+		}
 	}
-	u.viewing.mu.Lock()
-	defer u.viewing.mu.Unlock()
-	if u.viewed.Load() {
-		return
-	}
-	u.viewing.at, u.viewing.modified = time.Now(), u.maps.cleanSince()
-	u.viewed.Store(true)
-	u.queue()
 }
 
 func (u *unsyncedBytes) endView() { u.views.Add(-1) }
 
-const (
-	// viewTerm is for how long the pages that a View has stored to can be told by their being dirty: the
-	// kernel writes pages back half a minute after a store (vm.dirty_expire_centisecs).
-	viewTerm = 20 * time.Second
-	// timeStep is the coarsest step of modification times (FAT), and a bit.
-	timeStep = 3 * time.Second
-	// mostAsked is up to how many bytes a file is asked whether pages are dirty when a View begins: the
-	// answer takes a nanosecond or two for each KiB.
-	mostAsked = 256 << 20
-)
+// viewTerm is for how long the pages that a View has stored to can be told by their being dirty: the
+// kernel writes pages back half a minute after a store (vm.dirty_expire_centisecs).
+const viewTerm = 20 * time.Second
 
-// settleViews takes note of what Views have stored since it was last called. The time is to be moved
-// unless no page of the file is dirty. But that may also be because the kernel has begun to write
-// back; it flushes no disk. So nothing is to be flushed only if no page was dirty when they began and the
-// file's time is the same: the first store into a clean page moves it.
+// settleViews takes note of what Views have stored since it was last called: nothing if none is running
+// and no page of the file is dirty.
 func (u *unsyncedBytes) settleViews() {
-	if !u.viewed.Load() {
+	began := u.viewed.Swap(0)
+	if began == 0 {
 		return
 	}
-	u.viewing.mu.Lock()
-	defer u.viewing.mu.Unlock()
-	if !u.viewed.Load() {
-		return
-	}
-	began := u.viewing.at
 	running := u.views.Load() > 0
 	if running {
-		u.viewing.at, u.viewing.modified = time.Now(), time.Time{} // they may store after this, too
-	} else {
-		u.viewed.Store(false)
-		if info, err := u.maps.stat(); err == nil && info.ModTime().Equal(u.viewing.modified) {
+		u.viewed.CompareAndSwap(0, time.Now().UnixNano()) // they may store after this, too
+	}
+	if !running && u.tellsDirty(time.Unix(0, began)) {
+		dirty := int64(-1)
+		u.maps.withDescriptor(false, func(d *descriptor) error {
+			return d.do(func(fd uintptr) (err error) {
+				dirty, err = system.dirtyPages(fd)
+				return err
+			})
+		})
+		if dirty == 0 {
+			u.dirty.CompareAndSwap(false, u.mayBeWrittenBack())
 			return
 		}
 	}
-	u.dirty.Store(true)
-	if running || time.Since(began) >= viewTerm || u.maps.dirtyPages() != 0 {
-		u.timeAtStore.Store(unknownTime)
+	if !u.stored.Load() {
+		u.timeBefore.Store(u.timeBeforeView.Load())
+		u.storedSince.Store(began)
 		u.stored.Store(true)
 	}
+	u.dirty.Store(true)
 }
 
-// cleanSince returns the time of a file of which no page is dirty, if the next store will move it to
-// another one.
-func (f *fileMaps) cleanSince() time.Time {
-	info, err := f.stat()
-	if err != nil || info.Size() > mostAsked || time.Since(info.ModTime()) < timeStep || f.dirtyPages() != 0 {
-		return time.Time{}
-	}
-	return info.ModTime()
-}
-
-// dirtyPages returns how many pages of the file are dirty, or -1 where that cannot be told: those of
-// filesystems in memory never are.
-func (f *fileMaps) dirtyPages() (dirty int64) {
-	if f.fillsHoles.Load() || filtered() {
-		return -1
-	}
-	err := f.descriptor.Load().do(func(fd uintptr) (err error) {
-		dirty, err = system.dirtyPages(fd)
-		return err
-	})
-	if err != nil {
-		return -1
-	}
-	return dirty
+// timeWasSet takes note that the file's times were set through its filesystem: what was stored before
+// does not move them again.
+func (u *unsyncedBytes) timeWasSet() {
+	u.settleViews()
+	u.stored.Store(false)
 }
 
 // writesUnderWay counts the writes through a file from before they look whether it is closed until
@@ -208,6 +162,12 @@ type writesUnderWay struct {
 	mu    sync.Mutex // guards the fields below; no lock is taken under it
 	count int
 	ended chan struct{} // closed with the last one; nil unless Close waits
+}
+
+// tellsDirty reports whether pages stored to since a View began are dirty now. Those of filesystems in
+// memory never are.
+func (u *unsyncedBytes) tellsDirty(began time.Time) bool {
+	return time.Since(began) < viewTerm && !u.maps.fillsHoles.Load() && !filtered()
 }
 
 // beginWrite lets a write through the file begin, unless it is closed. endWrite ends it.
@@ -251,9 +211,6 @@ func (w *writesUnderWay) wait() {
 // wrote does what the SyncMode asks for after n bytes at off were written; with n of 0 it is
 // not known where.
 func (u *unsyncedBytes) wrote(off int64, n int) error {
-	if u.stored.Load() {
-		u.timeAtStore.Store(unknownTime) // it was this write that has set the time
-	}
 	switch u.mode() {
 	case SyncImmediate:
 		if n > 0 && u.maps.writable && u.maps.callsPay() {
@@ -323,11 +280,8 @@ func (u *unsyncedBytes) moveModTime() error {
 	if !u.stored.Load() || !u.stored.Swap(false) {
 		return nil
 	}
-	if known := u.timeAtStore.Load(); known != unknownTime {
-		info, err := u.maps.stat()
-		if err == nil && info.ModTime().UnixNano() != known {
-			return nil // somebody has set it since
-		}
+	if u.wasTimeSet() {
+		return nil
 	}
 	err := u.maps.withDescriptor(true, func(d *descriptor) error { return d.do(system.touchModTime) })
 	if errors.Is(err, syscall.EROFS) {
@@ -342,18 +296,21 @@ func (u *unsyncedBytes) moveModTime() error {
 	return err
 }
 
-// keepTime leaves the modification time to what a program has just set, whatever was stored before.
-func (u *unsyncedBytes) keepTime() {
-	u.settleViews()
-	u.stored.Store(false)
+// wasTimeSet reports whether somebody has set the file's modification time since the first store: it is
+// neither the one of before nor one that a write or store may have given it since.
+func (u *unsyncedBytes) wasTimeSet() bool {
+	const clockTick = 20 * time.Millisecond // by which the kernel's clock for files may be behind
+	now := u.modTime()
+	return now != 0 && now != u.timeBefore.Load() &&
+		(now < u.storedSince.Load()-int64(clockTick) || now > time.Now().UnixNano())
 }
 
 // flushAtClose makes durable what the SyncMode promises by the time of Close. The file counts as
 // closed, and its maps are gone: nothing can be written or stored any more but by a write through
 // the file that has begun before.
 //
-// A store whose note comes later is in the page cache, but no flush may cover it: noteStore has its
-// write fail.
+// A store that was under way is in the page cache before its map was revoked, but its note may come
+// later: then the write that made it fails.
 func (u *unsyncedBytes) flushAtClose() error {
 	if mode := u.mode(); (mode == SyncLazy || mode == SyncPeriodic) && u.isRegular() {
 		u.writing.wait()
@@ -362,9 +319,6 @@ func (u *unsyncedBytes) flushAtClose() error {
 	defer u.flushing.Unlock()
 	err := u.takeError()
 	u.settleViews()
-	u.mu.Lock()
-	u.ended = true
-	u.mu.Unlock()
 	if u.mode() != SyncNever && u.awaitsFlush() {
 		return join(err, u.unlessUnsyncable(u.flush()))
 	}
@@ -373,7 +327,7 @@ func (u *unsyncedBytes) flushAtClose() error {
 
 // needsEnd reports whether flushAtClose has anything to do.
 func (u *unsyncedBytes) needsEnd() bool {
-	return u.queued.Load() || u.awaitsFlush() || u.writes.Load() || u.viewed.Load()
+	return u.queued.Load() || u.awaitsFlush() || u.stored.Load() || u.writes.Load() || u.viewed.Load() != 0
 }
 
 func (u *unsyncedBytes) isRegular() bool {
@@ -420,7 +374,7 @@ func (u *unsyncedBytes) keepError(err error) {
 
 // awaitsFlush reports whether there may be bytes that no flush has covered.
 func (u *unsyncedBytes) awaitsFlush() bool {
-	return u.dirty.Load() || u.exposed.Load() || u.viewed.Load() || u.views.Load() > 0
+	return u.dirty.Load() || u.exposed.Load() || u.viewed.Load() != 0 || u.views.Load() > 0
 }
 
 func (u *unsyncedBytes) pendingError() error {
@@ -437,4 +391,51 @@ func (u *unsyncedBytes) takeError() error {
 	u.err = nil
 	u.mu.Unlock()
 	return join(err, u.maps.takeLost())
+}
+
+const (
+	// timeStep is the coarsest step of modification times (FAT), and a bit.
+	timeStep = 3 * time.Second
+	// mostAsked is up to how many bytes a file is asked whether pages are dirty when a View begins: the
+	// answer takes a nanosecond or two for each KiB.
+	mostAsked = 256 << 20
+)
+
+// noteClean has a View that begins remember whether no page is dirty.
+func (u *unsyncedBytes) noteClean() {
+	if u.viewed.Load() != 0 {
+		return
+	}
+	info, err := u.maps.stat()
+	if err != nil || info.ModTime().UnixNano() == u.cleanAt.Load() {
+		return
+	}
+	if info.Size() > mostAsked || time.Since(info.ModTime()) < timeStep || u.maps.dirtyPages() != 0 {
+		u.cleanAt.Store(0)
+		return
+	}
+	u.cleanAt.Store(info.ModTime().UnixNano())
+}
+
+// mayBeWrittenBack reports whether no page may be dirty because the kernel has begun to write back what
+// Views have stored, which flushes no disk. The first store into a clean page moves the file's time.
+func (u *unsyncedBytes) mayBeWrittenBack() bool {
+	cleanAt := u.cleanAt.Load()
+	return cleanAt == 0 || u.modTime() != cleanAt
+}
+
+// dirtyPages returns how many pages of the file are dirty, or -1 where that cannot be told: those of
+// filesystems in memory never are.
+func (f *fileMaps) dirtyPages() (dirty int64) {
+	if f.fillsHoles.Load() || filtered() {
+		return -1
+	}
+	err := f.descriptor.Load().do(func(fd uintptr) (err error) {
+		dirty, err = system.dirtyPages(fd)
+		return err
+	})
+	if err != nil {
+		return -1
+	}
+	return dirty
 }
