@@ -197,8 +197,7 @@ func (f *fileMaps) refuse(r *refusal) {
 		f.host.counters.notMapped[r.reason].Add(1)
 	}
 	f.trusted.Store(false)
-	f.forget()
-	f.endTerm()
+	f.windows.each(func(m *mapping) { m.forget() })
 }
 
 // storeIn copies p into m at off if all of it lies in pages that may be stored to.
