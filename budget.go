@@ -109,6 +109,16 @@ func (b *addressBudget) collect() {
 	}
 }
 
+// reclaimBehind is reclaim in the background, for calls that go on through the file.
+func (b *addressBudget) reclaimBehind() {
+	if b.collecting.CompareAndSwap(false, true) {
+		go func() {
+			b.reclaim()
+			b.collecting.Store(false)
+		}()
+	}
+}
+
 // reclaimPause is the least time between two collections for a shortage: where one has just
 // been in vain, the next would be, too, and cost every goroutine of the program.
 const reclaimPause = 100 * time.Millisecond

@@ -198,6 +198,9 @@ func (f *fileMaps) lockWindowsLocked(s byteRange) (done []*mapping, err error) {
 			return done, io.EOF // the file has shrunk
 		}
 		if err := lockPart(m.part(s)); err != nil {
+			if info, statErr := f.stat(); statErr == nil && s.to > info.Size() {
+				return done, io.EOF
+			}
 			return done, notLocked(err)
 		}
 		done = append(done, m)

@@ -67,12 +67,36 @@ func (f *fileMaps) mapWindowLocked(off int64, byName bool) (*mapping, error) {
 		return nil, err
 	}
 	w := &f.windows
+	if !w.narrowed.IsZero() && time.Since(w.narrowed) >= narrowTerm {
+		w.narrowed = time.Now()
+		f.widenLocked(info)
+	}
 	m, err := f.mapIndexLocked(off, info, byName)
 	if w.size == wholeFile && !w.any() && !errors.Is(err, errNotLocked) && (errors.Is(err, syscall.ENOMEM) || errors.Is(err, errTooLarge)) {
-		w.size = windowBytes(min(f.host.config.WindowSize, narrowWindow))
+		w.size, w.narrowed = windowBytes(min(f.host.config.WindowSize, narrowWindow)), time.Now()
 		m, err = f.mapIndexLocked(off, info, byName)
 	}
 	return m, err
+}
+
+// widenLocked maps a file as a whole, in place of its windows, if there is room for that by now. The
+// caller holds windows.mu.
+func (f *fileMaps) widenLocked(info os.FileInfo) {
+	if info.Size() == 0 || f.needDescriptorLocked(info, false) != nil {
+		return
+	}
+	m, err := f.newMapping(0, info.Size(), f.mapFlags(), false)
+	if err != nil {
+		return
+	}
+	if err := f.settleLocked(m, info); err != nil {
+		f.keepLostLocked(m.release())
+		return
+	}
+	f.keepLostLocked(f.windows.widen(m))
+	if f.measure() == nil {
+		f.loadLocked(m) // pages that cannot be locked now are as those of a window made anew
+	}
 }
 
 func (f *fileMaps) mapIndexLocked(off int64, info os.FileInfo, byName bool) (*mapping, error) {
@@ -227,8 +251,8 @@ func (f *fileMaps) newMapping(offset, length int64, flags int, byName bool) (*ma
 		if byName {
 			budget.reclaim()
 			data, err = f.mapBytes(offset, pages, flags)
-		} else if errors.Is(err, errOverBudget) {
-			budget.collect()
+		} else if errors.Is(err, syscall.ENOMEM) {
+			budget.reclaimBehind()
 		}
 	}
 	if errors.Is(err, syscall.EACCES) && flags == mapWrite { // the descriptor is read-only

@@ -201,14 +201,18 @@ func (b *privateBytes) mirrorLocked(l *lentMap, p []byte, off int64) {
 	own := b.ownPages(l, byteRange{from, to})
 	b.eachPage(p[from-off:to-off], from, func(p []byte, at int64) {
 		index := at / pageBytes
-		base := l.base[index]
-		if base == nil && !own(at) {
-			base = make([]byte, pageBytes)
-			if l.copyOut(base, index*pageBytes-l.offset) != nil {
+		if !own(at) { // it never was, or a truncation has taken it away: it gets all its private bytes
+			page, start := make([]byte, pageBytes), index*pageBytes-l.offset
+			if l.copyOut(page, start) != nil {
 				return
 			}
-			l.setBase(index, base)
+			b.pages[index].overlay(page, 0)
+			if l.copyIn(start, page) == nil {
+				l.setBase(index, page)
+			}
+			return
 		}
+		base := l.base[index]
 		l.copyIn(at-l.offset, p)
 		if base != nil {
 			copy(base[at%pageBytes:], p)

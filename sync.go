@@ -39,6 +39,10 @@ type unsyncedBytes struct {
 
 	mu  sync.Mutex // guards err; no lock is taken under it
 	err error      // of a background flush, not reported yet
+
+	// cleanAt is the file's modification time at a moment when no page was dirty and the next store was
+	// to move it, in nanoseconds since 1970; 0 if there was no such moment.
+	cleanAt atomic.Int64
 }
 
 // noteStore takes note that bytes were stored through the map. The bytes are stored first and
@@ -133,6 +137,7 @@ func (u *unsyncedBytes) settleViews() {
 			})
 		})
 		if dirty == 0 {
+			u.dirty.CompareAndSwap(false, u.mayBeWrittenBack())
 			return
 		}
 	}
@@ -391,4 +396,51 @@ func (u *unsyncedBytes) takeError() error {
 	u.err = nil
 	u.mu.Unlock()
 	return join(err, u.maps.takeLost())
+}
+
+const (
+	// timeStep is the coarsest step of modification times (FAT), and a bit.
+	timeStep = 3 * time.Second
+	// mostAsked is up to how many bytes a file is asked whether pages are dirty when a View begins: the
+	// answer takes a nanosecond or two for each KiB.
+	mostAsked = 256 << 20
+)
+
+// noteClean has a View that begins remember whether no page is dirty.
+func (u *unsyncedBytes) noteClean() {
+	if u.viewed.Load() != 0 {
+		return
+	}
+	info, err := u.maps.stat()
+	if err != nil || info.ModTime().UnixNano() == u.cleanAt.Load() {
+		return
+	}
+	if info.Size() > mostAsked || time.Since(info.ModTime()) < timeStep || u.maps.dirtyPages() != 0 {
+		u.cleanAt.Store(0)
+		return
+	}
+	u.cleanAt.Store(info.ModTime().UnixNano())
+}
+
+// mayBeWrittenBack reports whether no page may be dirty because the kernel has begun to write back what
+// Views have stored, which flushes no disk. The first store into a clean page moves the file's time.
+func (u *unsyncedBytes) mayBeWrittenBack() bool {
+	cleanAt := u.cleanAt.Load()
+	return cleanAt == 0 || u.modTime() != cleanAt
+}
+
+// dirtyPages returns how many pages of the file are dirty, or -1 where that cannot be told: those of
+// filesystems in memory never are.
+func (f *fileMaps) dirtyPages() (dirty int64) {
+	if f.fillsHoles.Load() || filtered() {
+		return -1
+	}
+	err := f.descriptor.Load().do(func(fd uintptr) (err error) {
+		dirty, err = system.dirtyPages(fd)
+		return err
+	})
+	if err != nil {
+		return -1
+	}
+	return dirty
 }

@@ -182,6 +182,7 @@ func (f *MappedFile) pinLive(off, n int64) *mapping {
 // noteLent takes note of a View that may store.
 func (f *MappedFile) noteLent(m *mapping) {
 	if m.lendsStores() {
+		f.unsynced.noteClean()
 		f.unsynced.beginView()
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 const (
@@ -29,18 +30,31 @@ func windowBytes(size int64) int64 {
 // windows are the live mappings of one file: one of the whole file, or some windows of it.
 // Looking a mapping up takes no lock.
 type windows struct {
-	whole   atomic.Pointer[mapping]        // the only one, if size is wholeFile
-	buckets atomic.Pointer[[]windowBucket] // the others, by index
-	clock   atomic.Uint64                  // moves with every look for a missing window to map
+	whole atomic.Pointer[mapping]     // the only one, if size is wholeFile
+	table atomic.Pointer[windowTable] // the others, by index
+	clock atomic.Uint64               // moves with every look for a missing window to map
 
 	mu     sync.Mutex // guards the fields below and all changes; mapping.mu is taken under it
-	size   int64      // bytes of the file per window; fixed once a window is mapped
+	size   int64      // bytes of the file per window; as long as a window is mapped it can but become wholeFile
 	budget int        // windows mapped at a time
 	live   []*mapping
 	others []*mapping        // not looked up, and not revoked when last seen: of Data and View
 	wanted *[16]wantedWindow // by index
 	unit   int64             // of what offsets and lengths of maps are multiples; 0 before the first map
 	locked []byteRange       // by LockMemory: windows that hold them are not dropped
+
+	// narrowed is when the whole file last had no room in the address space, so that it is mapped by
+	// windows until it has; zero if it is mapped as the Config says.
+	narrowed time.Time
+}
+
+// narrowTerm is how long a file is mapped by windows before it is tried again whether it fits as a whole.
+const narrowTerm = 10 * time.Second
+
+// windowTable finds windows by their index.
+type windowTable struct {
+	size    int64 // bytes per window
+	buckets []windowBucket
 }
 
 // wantedWindow counts the looks that lately found the window of an index missing.
@@ -50,7 +64,7 @@ type wantedWindow struct {
 }
 
 // any reports whether something is mapped.
-func (w *windows) any() bool { return w.whole.Load() != nil || w.buckets.Load() != nil }
+func (w *windows) any() bool { return w.whole.Load() != nil || w.table.Load() != nil }
 
 // hasLive reports whether there is a mapping that lookups find.
 func (w *windows) hasLive() bool {
@@ -87,12 +101,12 @@ func (w *windows) at(off int64) *mapping {
 }
 
 func (w *windows) search(off int64) *mapping {
-	buckets := w.buckets.Load()
-	if buckets == nil || off < 0 {
+	table := w.table.Load()
+	if table == nil || off < 0 {
 		return nil
 	}
-	index := off / w.size
-	list := (*buckets)[index%int64(len(*buckets))].Load()
+	index := off / table.size
+	list := table.buckets[index%int64(len(table.buckets))].Load()
 	if list == nil {
 		return nil
 	}
@@ -220,20 +234,30 @@ func (w *windows) publish(index int64) {
 		}
 		return
 	}
-	buckets := w.buckets.Load()
-	if buckets == nil {
-		made := make([]windowBucket, min(w.budget, maxBuckets))
-		buckets = &made
-		w.buckets.Store(buckets)
+	table := w.table.Load()
+	if table == nil {
+		table = &windowTable{w.size, make([]windowBucket, min(w.budget, maxBuckets))}
+		w.table.Store(table)
 	}
-	bucket := index % int64(len(*buckets))
+	bucket := index % int64(len(table.buckets))
 	var list []*mapping
 	for _, m := range w.live {
-		if m.index%int64(len(*buckets)) == bucket {
+		if m.index%int64(len(table.buckets)) == bucket {
 			list = append(list, m)
 		}
 	}
-	(*buckets)[bucket].Store(&list)
+	table.buckets[bucket].Store(&list)
+}
+
+// widen makes m, which has the whole file, the only mapping that lookups find. The caller holds w.mu.
+func (w *windows) widen(m *mapping) (err error) {
+	for len(w.live) > 0 {
+		err = join(err, w.drop(len(w.live)-1))
+	}
+	w.size, w.narrowed = wholeFile, time.Time{}
+	w.table.Store(nil)
+	w.insert(m)
+	return err
 }
 
 // releaseAll takes every mapping away. Slices from Data fault from here on. The caller holds
@@ -255,12 +279,12 @@ func (w *windows) each(fn func(m *mapping)) {
 		fn(m)
 		return
 	}
-	buckets := w.buckets.Load()
-	if buckets == nil {
+	table := w.table.Load()
+	if table == nil {
 		return
 	}
-	for i := range *buckets {
-		if list := (*buckets)[i].Load(); list != nil {
+	for i := range table.buckets {
+		if list := table.buckets[i].Load(); list != nil {
 			for _, m := range *list {
 				fn(m)
 			}
@@ -293,8 +317,8 @@ func (w *windows) over(off int64, n int, fn func(m *mapping, start int64, n int)
 
 // windowSize returns the bytes per window, or 0 if there are no windows to look up.
 func (w *windows) windowSize() int64 {
-	if w.buckets.Load() == nil {
-		return 0
+	if table := w.table.Load(); table != nil {
+		return table.size
 	}
-	return w.size
+	return 0
 }

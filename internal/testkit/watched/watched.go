@@ -21,10 +21,11 @@ type FS struct {
 	// ReadAt, unless nil, is called ahead of the file's.
 	ReadAt func(n int, off int64)
 
-	// Sync and WriteAt, unless nil, are called in place of the file's method, which they are given.
+	// Sync, WriteAt and StatFile, which is in place of Stat, unless nil, are called in place of the file's method, which they are given.
 	// They are set before the first file is opened.
-	Sync    func(name string, sync func() error) error
-	WriteAt func(name string, write func() (int, error)) (int, error)
+	StatFile func(stat func() (os.FileInfo, error)) (os.FileInfo, error)
+	Sync     func(name string, sync func() error) error
+	WriteAt  func(name string, write func() (int, error)) (int, error)
 }
 
 // New returns an FS that passes every call on.
@@ -68,6 +69,13 @@ func (f *file) Sync() error {
 		return f.File.Sync()
 	}
 	return f.watch.Sync(f.Name(), f.File.Sync)
+}
+
+func (f *file) Stat() (os.FileInfo, error) {
+	if f.watch.StatFile == nil {
+		return f.File.Stat()
+	}
+	return f.watch.StatFile(f.File.Stat)
 }
 
 func (f *file) ReadAt(p []byte, off int64) (int, error) {

@@ -1,0 +1,434 @@
+package memmapfs
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/absfs/absfs"
+	"github.com/absfs/memmapfs/internal/testkit/watched"
+	"github.com/absfs/osfs"
+)
+
+// countSyncs has the Sync of base counted.
+func countSyncs(base *watched.FS) *atomic.Int32 {
+	syncs := new(atomic.Int32)
+	base.Sync = func(string, func() error) error { syncs.Add(1); return nil }
+	return syncs
+}
+
+// result is what a call has returned in a goroutine of its own.
+type result struct {
+	n   int
+	err error
+}
+
+// asynchronously calls fn in a goroutine.
+func asynchronously(fn func() (int, error)) <-chan result {
+	done := make(chan result, 1)
+	go func() {
+		n, err := fn()
+		done <- result{n, err}
+	}()
+	return done
+}
+
+// mustEnd waits for a call that has to end by itself.
+func mustEnd(t *testing.T, what string, done <-chan result) result {
+	t.Helper()
+	select {
+	case r := <-done:
+		return r
+	case <-time.After(30 * time.Second):
+		t.Fatalf("%s waits", what)
+	}
+	return result{}
+}
+
+// mustWait fails the test if a call ends that has to wait.
+func mustWait(t *testing.T, what string, done <-chan result) {
+	t.Helper()
+	select {
+	case r := <-done:
+		t.Errorf("%s has not waited: %d, %v", what, r.n, r.err)
+	case <-time.After(20 * time.Millisecond):
+	}
+}
+
+// Catches a Close beside a Sync that has taken the bytes to be flushed for its own and then fails: what
+// Close promises would hang on a flush that has not ended.
+func TestCloseWaitsForSync(t *testing.T) {
+	for _, mode := range []SyncMode{SyncLazy, SyncPeriodic} {
+		base := watched.New()
+		begun, goOn := make(chan struct{}), make(chan struct{})
+		var syncs atomic.Int32
+		failure := errors.New("the disk has failed")
+		base.Sync = func(string, func() error) error {
+			if syncs.Add(1) > 1 {
+				return nil
+			}
+			close(begun)
+			<-goOn
+			return failure
+		}
+		_, f, _ := opening(t, base, Config{Mode: ModeReadWrite, SyncMode: mode, SyncInterval: time.Hour}, 1, os.O_RDWR)
+		mustWriteAt(t, f, []byte("bytes"), 0)
+		synced := asynchronously(func() (int, error) { return 0, f.Sync() })
+		<-begun
+		closed := asynchronously(func() (int, error) { return 0, f.Close() })
+		mustWait(t, "Close", closed)
+		close(goOn)
+		if r := mustEnd(t, "Sync", synced); !errors.Is(r.err, failure) {
+			t.Errorf("%v: Sync: %v", mode, r.err)
+		}
+		if r := mustEnd(t, "Close", closed); r.err != nil {
+			t.Errorf("%v: Close: %v", mode, r.err)
+		}
+		if syncs.Load() != 2 {
+			t.Errorf("%v: %d flushes, want another one by Close, because the first has failed", mode, syncs.Load())
+		}
+	}
+}
+
+// Catches a flush at Close that comes before the maps are taken away: what is stored in between is
+// covered by none.
+func TestCloseTakesMapsAwayFirst(t *testing.T) {
+	skipWithoutMaps(t)
+	for _, mode := range []SyncMode{SyncLazy, SyncPeriodic} {
+		base := watched.New()
+		var f *MappedFile
+		flushed, late := false, 0
+		base.Sync = func(string, func() error) error {
+			if !f.maps.closed.Load() {
+				return nil
+			}
+			flushed = true
+			if f.maps.windows.hasLive() {
+				late++
+			}
+			return nil
+		}
+		_, f, _ = opening(t, base, Config{Mode: ModeReadWrite, SyncMode: mode, SyncInterval: time.Hour, MapFullFile: true}, 2, os.O_RDWR)
+		if f.Data() == nil {
+			t.Fatal("no map")
+		}
+		mustWriteAt(t, f, []byte("bytes"), 0)
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if !flushed || late > 0 {
+			t.Errorf("%v: flushed at Close %t, and %d times with a map that can be stored to", mode, flushed, late)
+		}
+	}
+}
+
+// Catches a write through the file, begun before Close, that ends with success and is covered by no flush.
+func TestCloseWaitsForWrites(t *testing.T) {
+	for _, mode := range []SyncMode{SyncLazy, SyncPeriodic} {
+		base := watched.New()
+		syncs := countSyncs(base)
+		begun, goOn := make(chan struct{}), make(chan struct{})
+		base.WriteAt = func(_ string, write func() (int, error)) (int, error) {
+			close(begun)
+			<-goOn
+			return write()
+		}
+		_, f, _ := opening(t, base, Config{Mode: ModeReadWrite, SyncMode: mode, SyncInterval: time.Hour}, 1, os.O_RDWR)
+		written := asynchronously(func() (int, error) { return f.WriteAt([]byte("bytes"), 0) })
+		<-begun
+		closed := asynchronously(func() (int, error) { return 0, f.Close() })
+		mustWait(t, "Close", closed)
+		close(goOn)
+		if r := mustEnd(t, "WriteAt", written); r.n != 5 || r.err != nil {
+			t.Errorf("%v: WriteAt: %d, %v", mode, r.n, r.err)
+		}
+		if r := mustEnd(t, "Close", closed); r.err != nil || syncs.Load() == 0 {
+			t.Errorf("%v: Close: %v after %d flushes", mode, r.err, syncs.Load())
+		}
+	}
+}
+
+// Catches a store that is acknowledged although Close has flushed nothing: a flush before it has taken
+// the note of the write before, and its own note comes after Close.
+func TestStoreNotedAfterClose(t *testing.T) {
+	skipWithoutMaps(t)
+	if !sysMapsAgreeWithIO {
+		t.Skip("the store is made durable when the map is taken away")
+	}
+	base := watched.New()
+	syncs := countSyncs(base)
+	_, f, _ := opening(t, base, Config{Mode: ModeReadWrite, SyncMode: SyncLazy, MapFullFile: true}, 3, os.O_RDWR)
+	if f.Data() == nil {
+		t.Fatal("no map")
+	}
+	mustReadAt(t, f, 0, 3*int(pageBytes))
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	f.unsynced.exposed.Store(false)
+	f.unsynced.dirty.Store(false)
+	f.maps.learnWritten(0, int(pageBytes), f.maps.beginWrite()) // as by a write beside Sync
+
+	stored, goOn := make(chan struct{}), make(chan struct{})
+	var asked atomic.Int32
+	base.StatFile = func(stat func() (os.FileInfo, error)) (os.FileInfo, error) {
+		if asked.Add(1) == 1 { // for the note
+			close(stored)
+			<-goOn
+		}
+		return stat()
+	}
+	syncs.Store(0)
+	written := asynchronously(func() (int, error) { return f.WriteAt([]byte("bytes"), 0) })
+	<-stored
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	close(goOn)
+	if r := mustEnd(t, "WriteAt", written); syncs.Load() == 0 && !errors.Is(r.err, fs.ErrClosed) {
+		t.Errorf("WriteAt: %d, %v, and nothing was flushed", r.n, r.err)
+	}
+}
+
+// Catches bytes that a View has stored and that no flush covers, because the system has begun to write
+// the page back by itself before Close: that flushes no disk.
+func TestViewStoresAreFlushedAfterWriteback(t *testing.T) {
+	skipWithoutMaps(t)
+	if _, err := sysDirtyPages(0); errors.Is(err, errors.ErrUnsupported) {
+		t.Skip("every View counts as one that has stored: nothing tells which pages are dirty")
+	}
+	for _, stores := range []bool{false, true} {
+		base := watched.New()
+		syncs := countSyncs(base)
+		_, f, native := opening(t, base, Config{Mode: ModeReadWrite, SyncMode: SyncLazy, MapFullFile: true}, 2, os.O_RDWR)
+		if err := f.maps.file.(interface{ Sync() error }).Sync(); err != nil {
+			t.Fatal(err)
+		}
+		syncs.Store(0)
+		restore := hook(&system.dirtyPages, func(func(uintptr) (int64, error)) func(uintptr) (int64, error) {
+			return func(uintptr) (int64, error) { return 0, nil }
+		})
+		long := time.Now().Add(-time.Hour)
+		if file, err := os.OpenFile(native, os.O_RDWR, 0); err != nil || file.Sync() != nil || os.Chtimes(native, long, long) != nil {
+			t.Fatal("the file cannot be made clean:", err)
+		} else {
+			file.Close()
+		}
+		err := f.View(0, 10, func(b []byte) error {
+			if stores {
+				b[0]++
+			}
+			return nil
+		})
+		if err == nil {
+			err = f.Close()
+		}
+		restore()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if flushed := syncs.Load() > 0; flushed != stores {
+			t.Errorf("a View that stores %t is flushed %t", stores, flushed)
+		}
+		if info, err := os.Stat(native); err != nil || info.ModTime().Equal(long) == stores {
+			t.Errorf("a View that stores %t: the modification time is %v (%v)", stores, info.ModTime(), err)
+		}
+	}
+}
+
+// Catches a time that a program has set after a View has stored, and that Close moves.
+func TestTimeSetAfterView(t *testing.T) {
+	skipWithoutMaps(t)
+	mfs, f, native := opening(t, watched.New(), Config{Mode: ModeReadWrite, MapFullFile: true, SyncMode: SyncLazy}, 2, os.O_RDWR)
+	if err := f.View(0, 10, func(b []byte) error { b[0] = 2; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	want := time.Unix(1_000_000_000, 0)
+	if err := mfs.Chtimes(osfs.FromNative(native), want, want); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(native)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !info.ModTime().Equal(want) {
+		t.Errorf("modification time %v, want the one that was set", info.ModTime())
+	}
+}
+
+// Catches a read of a copy-on-write file that looks at the file before Close and at the private bytes
+// after it, and so gives the file's bytes as if nothing had been written.
+func TestPrivateReadBesideClose(t *testing.T) {
+	skipWithoutMaps(t)
+	base := watched.New()
+	_, f, _ := opening(t, base, Config{Mode: ModeCopyOnWrite, MapFullFile: true}, 2, os.O_RDWR)
+	mustWriteAt(t, f, []byte{2}, 0)
+	if _, err := f.maps.mapWindow(0); err != nil {
+		t.Fatal(err)
+	}
+	revoking, goOn := make(chan struct{}), make(chan struct{})
+	restore := hook(&system.revoke, func(revoke func([]byte) (bool, error)) func([]byte) (bool, error) {
+		return func(data []byte) (bool, error) {
+			close(revoking)
+			<-goOn // the wrapped file is still open
+			return revoke(data)
+		}
+	})
+	defer restore()
+	var closed <-chan result
+	base.ReadAt = func(int, int64) {
+		closed = asynchronously(func() (int, error) { return 0, f.Close() })
+		<-revoking
+	}
+	p := make([]byte, 1)
+	n, err := f.ReadAt(p, 0)
+	if n != 0 || !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("ReadAt beside Close: %d, %v, byte %d; want fs.ErrClosed", n, err, p[0])
+	}
+	close(goOn)
+	if r := mustEnd(t, "Close", closed); r.err != nil {
+		t.Error(r.err)
+	}
+}
+
+// numbered is a file that offers nothing but the number of its descriptor.
+type numbered struct {
+	absfs.File
+	file *os.File
+}
+
+func (f numbered) Fd() uintptr { return f.file.Fd() }
+
+// numberedFS opens numbered files.
+type numberedFS struct{ absfs.FileSystem }
+
+func (s numberedFS) OpenFile(name string, flag int, perm os.FileMode) (absfs.File, error) {
+	file, err := os.OpenFile(osfs.ToNative(name), flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return numbered{struct{ absfs.File }{file}, file}, nil
+}
+
+// Catches the number of a descriptor that is used while Close gives it back: by then it may be another
+// file's, and its blocks are freed. A hole is punched with the maps' lock held, a question is asked without.
+func TestNumberOfDescriptorBesideClose(t *testing.T) {
+	skipWithoutMaps(t)
+	uses := map[string]func(f *MappedFile) error{
+		"PunchHole": func(f *MappedFile) error { return f.PunchHole(0, 2*pageBytes) },
+		"a question": func(f *MappedFile) error {
+			return f.maps.descriptor.Load().do(func(fd uintptr) error { return system.punchHole(fd, 0, 0) })
+		},
+	}
+	for what, use := range uses {
+		native := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(native, make([]byte, 4*pageBytes), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		mfs := New(numberedFS{watched.New()}, &Config{Mode: ModeReadWrite, Mapping: MapAlways, SyncMode: SyncNever})
+		file, err := mfs.OpenFile(osfs.FromNative(native), os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := file.(*MappedFile)
+		if f.Data() == nil {
+			t.Fatal("no map:", f.MappingError())
+		}
+		var closed <-chan result
+		restore := HookPunchHole(func(func(uintptr, int64, int64) error) func(uintptr, int64, int64) error {
+			return func(uintptr, int64, int64) error {
+				closed = asynchronously(func() (int, error) { return 0, f.Close() })
+				mustWait(t, "Close beside "+what, closed)
+				return nil
+			}
+		})
+		err = use(f)
+		restore()
+		if err != nil && !errors.Is(err, fs.ErrClosed) {
+			t.Error(err)
+		}
+		if r := mustEnd(t, "Close", closed); r.err != nil {
+			t.Error(r.err)
+		}
+	}
+}
+
+// Catches a mapping that a View holds past its end, or one that is taken away under a View.
+func TestMapEndsWithItsView(t *testing.T) {
+	skipWithoutMaps(t)
+	_, f, _ := opening(t, watched.New(), Config{Mode: ModeReadWrite, SyncMode: SyncNever, MapFullFile: true}, 2, os.O_RDWR)
+	var m *mapping
+	err := f.View(0, 10, func(b []byte) error {
+		m = f.maps.windows.at(0)
+		f.maps.unmap()
+		if state := m.life.state.Load(); state != mapEnding || m.pin() || b[0] != 1 {
+			t.Errorf("taken away under a View: state %d, and it can be used anew: %t", state, m.pin())
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !m.isRevoked() {
+		t.Errorf("after the View: state %d", m.life.state.Load())
+	}
+	f.maps.unmap()
+	if n := len(f.maps.windows.others); n > 0 {
+		t.Errorf("%d mappings are kept in the list of those that are not revoked", n)
+	}
+}
+
+// Catches stores that are lost where the file's Sync does not find what was stored in maps: in maps that
+// Data and running Views keep, and with an error of the flush when a map is taken away.
+func TestMapsAreFlushedWhereSyncDoesNot(t *testing.T) {
+	skipWithoutMaps(t)
+	if sysFileSyncCoversMaps {
+		t.Skip("the file's Sync finds what was stored in maps")
+	}
+	config := Config{Mode: ModeReadWrite, SyncMode: SyncNever, WindowSize: 1, MaxWindows: 1}
+	base := watched.New()
+	_, f, _ := opening(t, base, config, 64, os.O_RDWR)
+	data := f.Data()
+	if data == nil {
+		t.Fatal("no map")
+	}
+	flushed := make(map[uintptr]int)
+	var failure error
+	restore := HookSyncMap(func(data []byte, flush func([]byte) error) error {
+		flushed[addressOf(data)]++
+		return failure
+	})
+	defer restore()
+	f.maps.unmap() // and it is the first of others
+	if flushed[addressOf(data)] != 1 {
+		t.Errorf("a map that is taken away was flushed %d times", flushed[addressOf(data)])
+	}
+	err := f.View(0, 10, func(b []byte) error {
+		b[0]++
+		f.maps.unmap()
+		clear(flushed)
+		if err := f.Sync(); err != nil {
+			t.Error(err)
+		}
+		if len(flushed) != 1 {
+			t.Errorf("Sync has flushed %d maps, want that of the View", len(flushed))
+		}
+		failure = errors.New("the disk has failed")
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wanted := failure
+	failure = nil
+	if err := f.Close(); !errors.Is(err, wanted) {
+		t.Errorf("Close: %v, want the error of the flush with which the View's map was taken away", err)
+	}
+}

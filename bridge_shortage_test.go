@@ -1,0 +1,396 @@
+package memmapfs
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/absfs/absfs"
+	"github.com/absfs/memmapfs/internal/testkit/watched"
+	"github.com/absfs/osfs"
+)
+
+// Catches a flush, or an OnSyncError, that hangs for ever and keeps other files from being flushed.
+func TestHungFlushHoldsUpNoOther(t *testing.T) {
+	for _, where := range []string{"Sync", "OnSyncError"} {
+		const hung = fewFlushes
+		goOn := make(chan struct{})
+		flushed := make(chan struct{})
+		base := watched.New()
+		var hanging atomic.Int32
+		hang := func() {
+			if hanging.Add(1) <= hung {
+				<-goOn
+			}
+		}
+		base.Sync = func(name string, _ func() error) error {
+			switch {
+			case filepath.Base(name) == "last":
+				close(flushed)
+				return nil
+			case where == "Sync":
+				hang()
+			}
+			return errors.New("the disk has failed")
+		}
+		config := &Config{Mode: ModeReadWrite, SyncMode: SyncNever}
+		if where == "OnSyncError" {
+			config.OnSyncError = func(string, error) { hang() }
+		}
+		mfs := New(base, config)
+		dir := t.TempDir()
+		flush := func(name string) {
+			file, err := mfs.Create(osfs.FromNative(filepath.Join(dir, name)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := file.(*MappedFile).SyncAsync(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range hung {
+			flush(fmt.Sprint("hung", i))
+		}
+		for hanging.Load() < hung {
+			time.Sleep(time.Millisecond)
+		}
+		flush("last")
+		waitFor(t, flushed)
+		close(goOn)
+		mfs.Close() // with the error of the flushes
+	}
+}
+
+// Catches a hang on one file, in a system call under the lock of its maps, that stops what concerns
+// others only.
+func TestHungFileHoldsUpNoOther(t *testing.T) {
+	skipWithoutMaps(t)
+	mfs, f, native := opening(t, watched.New(), Config{Mode: ModeReadWrite, SyncMode: SyncNever, MapFullFile: true}, 4, os.O_RDWR)
+	if f.Data() == nil {
+		t.Fatal("no map")
+	}
+	other := filepath.Join(filepath.Dir(native), "other")
+	if err := os.WriteFile(other, make([]byte, 4*pageBytes), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.maps.windows.mu.Lock() // as a system call does that hangs
+	defer f.maps.windows.mu.Unlock()
+	name := osfs.FromNative(other)
+	for what, call := range map[string]func() error{
+		"Truncate": func() error { return mfs.Truncate(name, pageBytes) },
+		"Chtimes":  func() error { return mfs.Chtimes(name, time.Unix(1, 0), time.Unix(1, 0)) },
+		"Chmod":    func() error { return mfs.Chmod(name, 0o600) },
+		"O_TRUNC": func() error {
+			file, err := mfs.OpenFile(name, os.O_RDWR|os.O_TRUNC, 0)
+			if err != nil {
+				return err
+			}
+			return file.Close()
+		},
+		"tick": func() error { mfs.handles.tick(); return nil },
+	} {
+		if r := mustEnd(t, what, asynchronously(func() (int, error) { return 0, call() })); r.err != nil {
+			t.Errorf("%s: %v", what, r.err)
+		}
+	}
+}
+
+// Catches addresses kept as pointers, which the collector follows into whatever is there by now.
+func TestQuarantineKeepsNumbers(t *testing.T) {
+	if hasPointers(reflect.TypeOf(quarantine.ranges).Elem()) {
+		t.Errorf("%v has pointers", reflect.TypeOf(quarantine.ranges))
+	}
+	if hasPointers(reflect.TypeFor[addresses]()) {
+		t.Error("what remains of a mapping has pointers to its memory")
+	}
+}
+
+// failMaps has maps fail for want of memory as long as scarce says so.
+func failMaps(scarce func() bool) (restore func()) {
+	return HookMap(func(bool, bool, bool) error {
+		if scarce() {
+			return syscall.ENOMEM
+		}
+		return nil
+	})
+}
+
+// Catches a shortage of addresses that is not met by giving back those that wait for the collector.
+func TestShortageGivesAddressesBack(t *testing.T) {
+	skipWithoutMaps(t)
+	var unmapped atomic.Int32
+	defer hook(&system.unmap, func(unmap func([]byte) error) func([]byte) error {
+		return func(data []byte) error { unmapped.Add(1); return unmap(data) }
+	})()
+	for range 20 {
+		_, f, _ := opening(t, watched.New(), Config{Mode: ModeReadWrite, SyncMode: SyncNever, MapFullFile: true}, 1, os.O_RDWR)
+		f.maps.mapWindow(0)
+		f.Close()
+	}
+	_, f, _ := opening(t, watched.New(), Config{Mode: ModeReadWrite, SyncMode: SyncNever, MapFullFile: true}, 1, os.O_RDWR)
+	budget.collected.Store(0)
+	unmapped.Store(0)
+	defer failMaps(func() bool { return unmapped.Load() == 0 })()
+	if err := f.View(0, 1, func([]byte) error { return nil }); err != nil {
+		t.Errorf("View beside 20 maps that nobody uses any more: %v", err)
+	}
+	if !f.maps.windows.mapsWhole() {
+		t.Error("the file is mapped by windows")
+	}
+}
+
+// Catches a file that is mapped by windows for life because there was once no room for all of it.
+func TestShortageEnds(t *testing.T) {
+	skipWithoutMaps(t)
+	var scarce atomic.Bool
+	scarce.Store(true)
+	pages := int(narrowWindow/pageBytes) * 2
+	restore := hook(&system.mapFile, func(call func(uintptr, int64, int, int) ([]byte, error)) func(uintptr, int64, int, int) ([]byte, error) {
+		return func(fd uintptr, offset int64, length, flags int) ([]byte, error) {
+			if scarce.Load() && length > narrowWindow {
+				return nil, syscall.ENOMEM
+			}
+			return call(fd, offset, length, flags)
+		}
+	})
+	defer restore()
+	_, f, _ := opening(t, watched.New(), Config{Mode: ModeReadWrite, SyncMode: SyncNever, MapFullFile: true}, pages, os.O_RDWR)
+	data := f.Data()
+	if int64(len(data)) != narrowWindow || f.maps.windows.mapsWhole() {
+		t.Fatalf("with no room for all of it %d bytes are mapped", len(data))
+	}
+	data[0] = 2
+	retry := func() {
+		f.maps.windows.narrowed = time.Now().Add(-narrowTerm)
+		if _, err := f.maps.mapWindow(narrowWindow); err != nil {
+			t.Fatal(err)
+		}
+	}
+	retry()
+	if f.maps.windows.mapsWhole() || len(f.maps.windows.live) != 2 {
+		t.Error("there is no room yet, and the windows are gone")
+	}
+	scarce.Store(false)
+	retry()
+	if !f.maps.windows.mapsWhole() || len(f.maps.windows.live) != 1 || f.maps.windows.table.Load() != nil {
+		t.Error("with room again the file is not mapped as a whole")
+	}
+	if data[0] != 2 {
+		t.Error("the slice that Data has handed out has other bytes")
+	}
+	whole := mustReadAt(t, f, 0, pages*int(pageBytes))
+	if whole[0] != 2 || !bytes.Equal(whole[1:], bytes.Repeat([]byte{1}, len(whole)-1)) {
+		t.Error("the file has other bytes")
+	}
+}
+
+// Catches a copy that is not done in pieces: the collector, and all goroutines with it, would wait for
+// all of it.
+func TestLongCopiesCanBeStopped(t *testing.T) {
+	if runtime.GOMAXPROCS(0) < 2 || runtime.GOARCH == "wasm" {
+		t.Skip("one thread")
+	}
+	from, to := make([]byte, 128<<20), make([]byte, 128<<20)
+	least, copying := time.Hour, time.Duration(0)
+	for range 5 {
+		begun, done := make(chan struct{}), make(chan time.Duration)
+		go func() {
+			start := time.Now()
+			close(begun)
+			copyGuarded(unsafe.Pointer(&to[0]), unsafe.Pointer(&from[0]), len(to))
+			done <- time.Since(start)
+		}()
+		<-begun
+		var stats runtime.MemStats
+		start := time.Now()
+		runtime.ReadMemStats(&stats) // stops all goroutines
+		least = min(least, time.Since(start))
+		copying = max(copying, <-done)
+	}
+	if least > copying/4 {
+		t.Errorf("all goroutines are stopped after %v at least, beside copies of %v", least, copying)
+	}
+}
+
+// Catches second descriptors that count for ever though the handles were dropped without Close.
+func TestDroppedHandlesGiveSecondsBack(t *testing.T) {
+	skipWithoutMaps(t)
+	base, err := osfs.NewFS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mfs := New(base, &Config{Mode: ModeReadWrite, SyncMode: SyncNever, WindowSize: pageBytes})
+	defer mfs.Close()
+	dir := t.TempDir()
+	open := func(i int) {
+		native := filepath.Join(dir, fmt.Sprint(i))
+		if err := os.WriteFile(native, make([]byte, 2*pageBytes), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		file, err := mfs.OpenFile(osfs.FromNative(native), os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := file.(*MappedFile).maps.mapWindow(0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	count := func() int {
+		seconds.mu.Lock()
+		defer seconds.mu.Unlock()
+		seconds.sweepLocked()
+		return len(seconds.open)
+	}
+	before := count()
+	for i := range 20 {
+		open(i)
+	}
+	if n := count(); n < before+20 {
+		t.Fatalf("20 files have %d second descriptors", n-before)
+	}
+	for range 100 {
+		runtime.GC()
+		if count() <= before+1 { // the last one may be on the stack
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Errorf("%d second descriptors of dropped handles are still counted", count()-before)
+}
+
+// readOnlyFS opens read-only whatever is asked for.
+type readOnlyFS struct{ absfs.FileSystem }
+
+func (s readOnlyFS) OpenFile(name string, flag int, perm os.FileMode) (absfs.File, error) {
+	return s.FileSystem.OpenFile(name, flag&^accessMode, perm)
+}
+
+// Catches stores that reach a file through a map although the wrapped filesystem has opened it read-only.
+func TestFilesOpenedReadOnlyAreNotStoredTo(t *testing.T) {
+	skipWithoutMaps(t)
+	base, err := osfs.NewFS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	native := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(native, make([]byte, 2*pageBytes), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mfs := New(readOnlyFS{base}, &Config{Mode: ModeReadWrite, SyncMode: SyncNever, MapFullFile: true})
+	defer mfs.Close()
+	file, err := mfs.OpenFile(osfs.FromNative(native), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := file.(*MappedFile)
+	if err := f.View(0, 10, func(b []byte) error { b[0] = 1; return nil }); !errors.Is(err, ErrSIGBUS) {
+		t.Errorf("a store by View: %v, want a fault", err)
+	}
+	for range 3 {
+		if _, err := f.WriteAt([]byte{1}, 0); err == nil {
+			t.Error("WriteAt goes through")
+		}
+	}
+	if content, err := os.ReadFile(native); err != nil || content[0] != 0 {
+		t.Errorf("the file was changed (%v)", err)
+	}
+}
+
+// Catches a store after a change of mode, which leaves setuid and setgid alone where write(2) clears them;
+// and stores into the map of a file that has turned out to transform what it reads.
+func TestStoresEnd(t *testing.T) {
+	skipWithoutMaps(t)
+	if !sysMapsAgreeWithIO {
+		t.Skip("what is mapped is written through the map alone")
+	}
+	for what, end := range map[string]func(mfs *MemMapFS, f *MappedFile, native string) error{
+		"Chmod": func(mfs *MemMapFS, _ *MappedFile, native string) error {
+			return mfs.Chmod(osfs.FromNative(native), 0o640)
+		},
+		"refusal": func(_ *MemMapFS, f *MappedFile, _ string) error {
+			f.maps.refuse(refuse(refusedTransformed, errTransformed, true))
+			return nil
+		},
+	} {
+		base := watched.New()
+		calls := 0
+		refused := errors.New("refused")
+		var failure error
+		base.WriteAt = func(_ string, write func() (int, error)) (int, error) {
+			if calls++; failure != nil {
+				return 0, failure
+			}
+			return write()
+		}
+		mfs, f, native := opening(t, base, Config{Mode: ModeReadWrite, SyncMode: SyncNever, MapFullFile: true}, 3, os.O_RDWR)
+		if _, err := f.maps.mapWindow(0); err != nil {
+			t.Fatal(err)
+		}
+		mustReadAt(t, f, 0, 3*int(pageBytes))
+		mustWriteAt(t, f, []byte{1}, 0)
+		mustWriteAt(t, f, []byte{1}, 0)
+		if calls != 1 {
+			t.Fatalf("%d writes went through the file, want 1: nothing is stored", calls)
+		}
+		if err := end(mfs, f, native); err != nil {
+			t.Fatal(err)
+		}
+		failure = refused
+		if _, err := f.WriteAt([]byte{9}, 0); !errors.Is(err, refused) {
+			t.Errorf("after %s: WriteAt: %v, want the file's error", what, err)
+		}
+		if content, err := os.ReadFile(native); err != nil || content[0] != 1 {
+			t.Errorf("after %s: a store has changed the file to %d (%v)", what, content[0], err)
+		}
+	}
+}
+
+// Catches LockMemory that takes a file which shrinks meanwhile for locked.
+func TestLockMemoryBesideTruncate(t *testing.T) {
+	skipWithoutMaps(t)
+	if sysMapsHoldFiles {
+		t.Skip("nobody shrinks a file that is mapped")
+	}
+	_, f, native := opening(t, watched.New(), Config{Mode: ModeReadWrite, SyncMode: SyncNever, MapFullFile: true}, 4, os.O_RDWR)
+	defer HookMap(func(bool, bool, bool) error { return os.Truncate(native, pageBytes) })()
+	if err := f.LockMemory(0, 4*pageBytes); err != io.EOF {
+		t.Errorf("LockMemory of a file that has shrunk: %v, want io.EOF", err)
+	}
+	if n := len(f.maps.windows.locked); n > 0 {
+		t.Errorf("%d ranges count as locked", n)
+	}
+}
+
+// Catches an access mode that is none, taken for one that may read or write through a map; and private
+// writes at the largest offset.
+func TestOddOpensAndOffsets(t *testing.T) {
+	_, f, _ := opening(t, watched.New(), Config{Mode: ModeReadWrite, SyncMode: SyncNever, MapFullFile: true}, 1, os.O_RDWR)
+	f.maps.flag = accessMode
+	if r := f.maps.refuseOpened(); r == nil || !r.byName {
+		t.Errorf("access mode %d is mapped", accessMode)
+	}
+	_, f, _ = opening(t, watched.New(), Config{Mode: ModeCopyOnWrite, MapFullFile: true}, 1, os.O_RDWR)
+	for _, off := range []int64{math.MaxInt64, math.MaxInt64 - 1, math.MaxInt64 - pageBytes} {
+		if n, err := f.WriteAt(make([]byte, 2*pageBytes), off); n != 0 || !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("WriteAt %d: %d, %v", off, n, err)
+		}
+		if n, err := f.ReadAt(make([]byte, 2*pageBytes), off); n != 0 || err == nil {
+			t.Errorf("ReadAt %d: %d, %v", off, n, err)
+		}
+	}
+	if pages := byteRange(wholeRange).pages(); !slices.Equal([]int64{pages.from, pages.to}, []int64{0, math.MaxInt64}) {
+		t.Errorf("the pages of all bytes: %v", pages)
+	}
+}
