@@ -283,7 +283,7 @@ func (f *fileMaps) lockWindowsLocked(s byteRange) (done []*mapping, err error) {
 
 // lockPart locks pages. They are brought in before, by prefetch: filling the page table of a map
 // that is advised to be read in no order reads page by page.
-func lockPart(part []byte) error { return system.lockPages(part) }
+func lockPart(part []byte) error { return system.lockPages(part, filtered()) }
 
 func (m *mapping) unlock(ranges []byteRange) (err error) {
 	for _, s := range ranges {
@@ -314,7 +314,7 @@ func (f *fileMaps) unlock(s byteRange) (err error) {
 // cannot be. The caller holds windows.mu.
 func (f *fileMaps) lockPagesLocked(m *mapping) error {
 	if f.host.config.LockPages {
-		if err := system.lockPages(m.part(byteRange{m.offset, m.offset + m.limit.Load()})); err != nil {
+		if err := lockPart(m.part(byteRange{m.offset, m.offset + m.limit.Load()})); err != nil {
 			return notLocked(err)
 		}
 		return nil
@@ -325,7 +325,7 @@ func (f *fileMaps) lockPagesLocked(m *mapping) error {
 	for _, s := range f.windows.locked {
 		s.to = min(s.to, m.offset+m.limit.Load())
 		if part := m.part(s); part != nil {
-			system.lockPages(part)
+			lockPart(part)
 		}
 	}
 	return nil

@@ -78,8 +78,11 @@ func sysTouchModTime(fd uintptr) error {
 func sysPopulate(data []byte) error { return unix.Madvise(data, unix.MADV_POPULATE_READ) }
 
 // sysLockPages keeps the pages of a map in memory and brings in those that are not. mlock(2) would make a
-// copy of each private page, which then no longer shows the file.
-func sysLockPages(data []byte) error {
+// copy of each private page, which then no longer shows the file; with ordinary it is called all the same.
+func sysLockPages(data []byte, ordinary bool) error {
+	if ordinary {
+		return unix.Mlock(data)
+	}
 	const onFault = 1 // MLOCK_ONFAULT
 	_, _, errno := unix.Syscall(unix.SYS_MLOCK2, uintptr(unsafe.Pointer(unsafe.SliceData(data))), uintptr(len(data)), onFault)
 	if errno == unix.ENOSYS {

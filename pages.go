@@ -59,7 +59,7 @@ func (f *MappedFile) Residency(off, n int64) (resident, total int64, trusted boo
 // a negative one ErrInvalidOffset. What the system allows a process to lock is limited, often to 8 MiB;
 // the error at the limit says what to try. After an error nothing more is locked than before.
 //
-// In ModeCopyOnWrite elsewhere than on Linux the system makes private copies of the locked pages, which no
+// In ModeCopyOnWrite elsewhere than on Linux, and there under a filter of system calls, the system makes private copies of the locked pages, which no
 // longer follow the file.
 func (f *MappedFile) LockMemory(off, n int64) error {
 	s, err := rangeOf(off, n)

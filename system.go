@@ -34,7 +34,7 @@ var system = struct {
 	residentMap  func(data []byte, vec []byte) error
 	touchModTime func(fd uintptr) error
 	populate     func(data []byte) error
-	lockPages    func(data []byte) error
+	lockPages    func(data []byte, ordinary bool) error
 	unlockPages  func(data []byte) error
 	mapUnit      func(fd uintptr) (int64, error)
 	readAhead    func(fd uintptr, offset, length int64) error
