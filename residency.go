@@ -169,7 +169,7 @@ func (f *fileMaps) probe(m *mapping, first, last int) bool {
 		return false
 	}
 	if filtered() {
-		return false // the question might be the end of the process
+		return f.readAround(m, first, last) // the question might be the end of the process
 	}
 	spend := f.demand.calls.Load()*fileCallCost/2 - m.probeSpent.Load()
 	chunks := spend / max(m.probeCost.Load(), 1)
