@@ -248,7 +248,7 @@ func (f *fileMaps) beginWrite() uint64 {
 // learnWritten takes note that n bytes at off were written through the wrapped file, by a write that
 // began in a term: the pages are in memory and, if nothing has ended the term, may be stored to.
 func (f *fileMaps) learnWritten(off int64, n int, term uint64) {
-	if !f.trusted.Load() {
+	if !f.trusted.Load() || f.host.mute.Load() {
 		return
 	}
 	f.windows.over(off, n, func(m *mapping, start int64, n int) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"sync"
 	"time"
 )
@@ -72,6 +73,42 @@ func (f *fileMaps) forgetEvicted(s byteRange) {
 			m.probed.remove(first/chunkPages, last/chunkPages)
 		}
 	}
+}
+
+// hasLost reports whether pages are gone that are known to be in memory, by a look at some of them. Where
+// that is not to be told it says so of all.
+func (f *fileMaps) hasLost() (lost bool) {
+	const chunksPerMap, chunksPerFile = 8, 32
+	asked := 0
+	f.windows.each(func(m *mapping) {
+		switch {
+		case lost || m.resident.empty() || asked > chunksPerFile:
+		case m.resident.groups != nil || !f.tellsResidency.Load() || filtered():
+			lost = true
+		default:
+			m.resident.sample(rand.Int(), chunksPerMap, func(first int) bool {
+				asked++
+				lost = m.hasLost(first)
+				return !lost
+			})
+		}
+	})
+	return lost
+}
+
+// hasLost is fileMaps.hasLost for the chunk that begins with a page.
+func (m *mapping) hasLost(first int) bool {
+	var vec [chunkPages]byte
+	end := min(first+chunkPages, pagesIn(int64(len(m.data))))
+	if system.residentMap(m.data[int64(first)*pageBytes:int64(end)*pageBytes], vec[:end-first]) != nil {
+		return true
+	}
+	for page := first; page < end; page++ {
+		if vec[page-first]&1 == 0 && m.resident.hasOne(page) {
+			return true
+		}
+	}
+	return false
 }
 
 // countCached counts the pages of a map that are in memory.

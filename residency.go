@@ -101,6 +101,9 @@ func (f *fileMaps) learnRead(p []byte, off int64) {
 		off+int64(len(p))-m.offset <= int64(len(m.data)) {
 		f.measure()
 	}
+	if f.host.mute.Load() {
+		return
+	}
 	f.windows.over(off, len(p), func(m *mapping, start int64, n int) {
 		f.learnPages(m, start, p[m.offset+start-off:][:n])
 	})
@@ -165,7 +168,7 @@ func (f *fileMaps) agrees(m *mapping, start int64, p []byte) bool {
 func (f *fileMaps) probe(m *mapping, first, last int) bool {
 	chunk := first / chunkPages
 	pages := pagesIn(m.limit.Load())
-	if !f.trusted.Load() || f.compares.Load() || last >= pages || m.probed.has(chunk, chunk) {
+	if !f.trusted.Load() || f.host.mute.Load() || f.compares.Load() || last >= pages || m.probed.has(chunk, chunk) {
 		return false
 	}
 	if filtered() {
