@@ -140,7 +140,9 @@ func TestShortageGivesAddressesBack(t *testing.T) {
 		f.Close()
 	}
 	_, f, _ := opening(t, watched.New(), Config{Mode: ModeReadWrite, SyncMode: SyncNever, MapFullFile: true}, 1, os.O_RDWR)
-	budget.collected.Store(0)
+	budget.reclaiming.Lock()
+	budget.vain = 0
+	budget.reclaiming.Unlock()
 	unmapped.Store(0)
 	defer failMaps(func() bool { return unmapped.Load() == 0 })()
 	if err := f.View(0, 1, func([]byte) error { return nil }); err != nil {

@@ -23,7 +23,9 @@ type addressBudget struct {
 	ranges, bytes               atomic.Int64 // of all
 	waitingRanges, waitingBytes atomic.Int64 // of revoked ones that wait for the collector
 	collecting                  atomic.Bool  // a collection for their sake is under way
-	collected                   atomic.Int64 // when one ended, in nanoseconds since start
+
+	reclaiming sync.Mutex    // held by reclaim; guards vain; only quarantine.mu is taken under it
+	vain       time.Duration // when a collection last gave nothing back, since processStart; 0: the last one did
 }
 
 var budget = addressBudget{limits: sync.OnceValues(budgetLimits)}
@@ -66,6 +68,16 @@ func (b *addressBudget) take(n int64) error {
 		b.ranges.Add(-1)
 		b.bytes.Add(-n)
 		return overBudget{"a quarter of the address space", "RLIMIT_AS, ulimit -v"}
+	}
+	return nil
+}
+
+// cut reserves n more maps for pieces of one that was taken, or gives them back if n is negative.
+func (b *addressBudget) cut(n int64) error {
+	maxRanges, _ := b.limits()
+	if b.ranges.Add(n) > maxRanges && n > 0 {
+		b.ranges.Add(-n)
+		return overBudget{"half of the maps that the system allows", "vm.max_map_count"}
 	}
 	return nil
 }
@@ -119,18 +131,18 @@ func (b *addressBudget) reclaimBehind() {
 	}
 }
 
-// reclaimPause is the least time between two collections for a shortage: where one has just
-// been in vain, the next would be, too, and cost every goroutine of the program.
+// reclaimPause is the least time after a collection in vain before the next one for a shortage: it
+// would be in vain, too, and costs every goroutine of the program.
 const reclaimPause = 100 * time.Millisecond
 
 // reclaim gives addresses back because there is a shortage of them: those in quarantine, and
 // those that wait for the collector, for which it waits for a moment.
 func (b *addressBudget) reclaim() {
 	quarantine.empty()
+	b.reclaiming.Lock()
+	defer b.reclaiming.Unlock()
 	waiting := b.waitingRanges.Load()
-	last := b.collected.Load()
-	now := int64(time.Since(processStart))
-	if waiting == 0 || last != 0 && now-last < int64(reclaimPause) || !b.collected.CompareAndSwap(last, now) {
+	if waiting == 0 || b.vain != 0 && time.Since(processStart)-b.vain < reclaimPause {
 		return
 	}
 	runtime.GC()
@@ -142,6 +154,10 @@ func (b *addressBudget) reclaim() {
 		time.Sleep(time.Millisecond)
 	}
 	quarantine.empty() // what has come there meanwhile
+	b.vain = 0
+	if b.waitingRanges.Load() >= waiting {
+		b.vain = time.Since(processStart)
+	}
 }
 
 // quarantine keeps the addresses of closed maps whose bytes were handed out by Data, the last

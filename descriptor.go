@@ -50,7 +50,8 @@ func (o *openFile) findDescriptor(info os.FileInfo, write bool) (*descriptor, er
 	}
 	if write {
 		// Whoever opened the file may have opened it read-only, whatever was asked for. A write
-		// of nothing is refused then (write(2)), and changes nothing otherwise.
+		// of nothing is refused then (write(2): EBADF), and changes nothing otherwise; EINVAL says that the
+		// file can be written through maps only, as one of hugetlbfs.
 		_, err := file.Write(nil)
 		write = !errors.Is(err, syscall.EBADF) && !errors.Is(err, fs.ErrPermission)
 	}

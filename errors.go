@@ -46,6 +46,9 @@ const errBadBuffer = syscall.EFAULT
 // errOverBudget reports that a map would take more than this package's share of the process.
 var errOverBudget = errors.New("this process has as many maps as it may")
 
+// errEmptyPool reports that a file of hugetlbfs needs more huge pages than are free.
+var errEmptyPool = errors.New("hugetlbfs has not so many huge pages free")
+
 // sentinel is an error that also matches the standard library's error of its kind.
 type sentinel struct {
 	text string
@@ -98,8 +101,10 @@ func notMapped(reason error) error {
 	case errors.Is(reason, syscall.EACCES):
 		return fmt.Errorf("%w: %w (the process may not open the file any more: has it given up rights since it opened it?)",
 			ErrNotMapped, reason)
+	case errors.Is(reason, errEmptyPool):
+		return fmt.Errorf("%w: %w (give the pool more pages, see vm.nr_hugepages)", ErrNotMapped, reason)
 	case errors.Is(reason, syscall.ENOMEM):
-		return fmt.Errorf("%w: %w (out of maps, see vm.max_map_count, or of address space, see RLIMIT_AS; a file of hugetlbfs needs free pages in the pool, see vm.nr_hugepages: "+
+		return fmt.Errorf("%w: %w (out of maps, see vm.max_map_count, or of address space, see RLIMIT_AS: "+
 			"map fewer files, or set Config.MaxWindows and WindowSize lower)", ErrNotMapped, reason)
 	case errors.Is(reason, syscall.EMFILE):
 		return fmt.Errorf("%w: %w (raise RLIMIT_NOFILE)", ErrNotMapped, reason)

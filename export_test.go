@@ -36,7 +36,11 @@ func HookReadAhead(with func(call func(fd uintptr, offset, length int64) error) 
 
 // HookLock is hook for mlock.
 func HookLock(with func(call func(data []byte) error) func(data []byte) error) (restore func()) {
-	return hook(&system.lockPages, with)
+	return hook(&system.lockPages, func(call func(data []byte, ordinary bool) error) func([]byte, bool) error {
+		return func(data []byte, ordinary bool) error {
+			return with(func(data []byte) error { return call(data, ordinary) })(data)
+		}
+	})
 }
 
 // HookPunchHole is hook for the call that frees blocks.

@@ -134,6 +134,9 @@ func faultAddress(r any) (address uintptr, isFault bool) {
 // one. With qemu's user emulation it is 0 or that of an earlier fault. It is found out once, by
 // such a fault.
 var tellsFaultAddress = sync.OnceValue(func() bool {
+	if filtered() {
+		return true // an emulator has no filter, and a filter may not know how such a map is made
+	}
 	data, err := system.mapPastEnd()
 	if err != nil {
 		return true // on no other system than Linux is there an emulation that does so

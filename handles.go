@@ -210,19 +210,32 @@ func heldByMap(err error) error {
 
 var errHeldByMap = errors.New("a View of the file is running, or another process or MemMapFS has it mapped: end that and try again")
 
-// ageClock says when what is known of pages is to be forgotten.
+// ageClock says when what is known of pages is to be forgotten, and when nothing is to be learnt: while
+// the memory is too small for what is read, a page that was just seen in it is gone again in a moment.
 type ageClock struct {
-	majorFaults int64     // of the process, when it was last asked
-	forgotten   time.Time // when everything was last forgotten
-	termEnded   time.Time // when the permission to store last ended
-	calm        int       // ticks since a major fault was last seen
+	majorFaults int64         // of the process, when it was last asked
+	forgotten   time.Time     // when everything was last forgotten
+	termEnded   time.Time     // when the permission to store last ended
+	faulted     time.Time     // when a major fault was last seen
+	mute        time.Duration // for how long nothing was learnt, the last time
+	muteEnds    time.Time     // when that ends, or ended
 }
 
-// The clock ticks faster while the process waits for the disk in faults.
+// The clock ticks faster while the process waits for the disk in faults, and for a while after.
 const (
-	calmTick    = time.Second
+	calmTick    = 250 * time.Millisecond
 	alarmedTick = 50 * time.Millisecond
-	calmAfter   = 40 // ticks without a major fault
+	calmAfter   = 2 * time.Second // without a major fault
+)
+
+// Nothing is learnt for a time after so many major faults between two ticks, and for twice that time when
+// learning has led to them once more.
+const (
+	faultsToMute = 8
+	firstMute    = time.Second
+	longestMute  = 30 * time.Second
+
+	remembersMute = time.Minute // after its end
 )
 
 // startAgeingLocked has the maps forget from time to time what may have become false. The caller holds
@@ -231,8 +244,9 @@ func (h *handles) startAgeingLocked() {
 	if h.ageing == nil && !h.closed.Load() {
 		now := time.Now()
 		faults, _ := system.majorFaults()
-		h.age = ageClock{majorFaults: faults, forgotten: now, termEnded: now, calm: calmAfter}
-		h.ageing = time.AfterFunc(calmTick, h.tick)
+		h.age.majorFaults, h.age.forgotten, h.age.termEnded = faults, now, now
+		h.age.faulted = now // nobody knows yet whether the memory is large enough
+		h.ageing = time.AfterFunc(alarmedTick, h.tick)
 	}
 }
 
@@ -241,9 +255,14 @@ func (h *handles) tick() {
 	h.mu.Lock()
 	clock := h.age
 	h.mu.Unlock()
-	forget, endTerm := clock.tick(time.Now(), system.majorFaults)
+	now := time.Now()
+	files := h.files()
+	forget, endTerm := clock.tick(now, system.majorFaults, func() bool {
+		return slices.ContainsFunc(files, func(f *MappedFile) bool { return f.maps.hasLost() })
+	})
+	h.mute.Store(now.Before(clock.muteEnds))
 	any := false
-	for _, f := range h.files() {
+	for _, f := range files {
 		if !f.maps.windows.any() {
 			continue
 		}
@@ -262,7 +281,7 @@ func (h *handles) tick() {
 	case h.closed.Load():
 	case !any:
 		h.ageing = nil
-	case clock.calm < calmAfter:
+	case clock.alarmed(now):
 		h.ageing.Reset(alarmedTick)
 	default:
 		h.ageing.Reset(calmTick)
@@ -270,12 +289,19 @@ func (h *handles) tick() {
 }
 
 // tick says what is to be forgotten now: everything, when a minute has passed or the process has waited
-// for the disk in a fault, and the permission to store.
-func (c *ageClock) tick(now time.Time, majorFaults func() (int64, error)) (forget, endTerm bool) {
-	c.calm++
+// for the disk in a fault and pages have been lost, and the permission to store.
+func (c *ageClock) tick(now time.Time, majorFaults func() (int64, error), lost func() bool) (forget, endTerm bool) {
 	if faults, err := majorFaults(); err == nil && faults != c.majorFaults {
-		c.majorFaults, c.calm = faults, 0
-		forget = true
+		many := faults-c.majorFaults >= faultsToMute
+		c.majorFaults, c.faulted = faults, now
+		forget = lost() // or they are of the program's own maps
+		if forget && many && now.After(c.muteEnds) {
+			if now.Sub(c.muteEnds) > remembersMute {
+				c.mute = firstMute / 2
+			}
+			c.mute = min(2*c.mute, longestMute)
+			c.muteEnds = now.Add(c.mute)
+		}
 	}
 	if now.Sub(c.forgotten) >= residencyAge {
 		forget = true
@@ -287,6 +313,11 @@ func (c *ageClock) tick(now time.Time, majorFaults func() (int64, error)) (forge
 		c.termEnded, endTerm = now, true
 	}
 	return forget, endTerm
+}
+
+// alarmed reports whether the clock is to tick faster.
+func (c *ageClock) alarmed(now time.Time) bool {
+	return now.Sub(c.faulted) < calmAfter || now.Sub(c.muteEnds) < remembersMute
 }
 
 // stopAgeing ends the clock.

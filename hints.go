@@ -26,11 +26,10 @@ func (f *fileMaps) lastingHints() []hint {
 	return nil
 }
 
-// keepHintLocked remembers a lasting hint in place of what it contradicts. The caller holds
-// windows.mu.
-func (f *fileMaps) keepHintLocked(s byteRange, advice int) {
+// withHint returns the lasting hints with one more, in place of what it contradicts, and those that
+// are forgotten for it.
+func (f *fileMaps) withHint(s byteRange, advice int) (kept, forgotten []hint) {
 	added := hint{s, advice}
-	var kept []hint
 	for _, old := range f.lastingHints() {
 		switch {
 		case sysLastingKind(old.advice) != sysLastingKind(advice):
@@ -43,15 +42,58 @@ func (f *fileMaps) keepHintLocked(s byteRange, advice int) {
 			}
 		}
 	}
-	if len(kept) >= maxHints {
-		kept = kept[len(kept)-maxHints+1:]
+	if surplus := len(kept) - (maxHints - 1); surplus > 0 {
+		kept, forgotten = kept[surplus:], kept[:surplus]
 	}
-	kept = append(kept, added)
-	f.hints.Store(&kept)
+	return append(kept, added), forgotten
 }
 
-// renewHintsLocked gives a map the hints that last. The caller holds windows.mu.
+// cutLocked takes note of where hints and locks cut the maps, and fails with nothing changed if the
+// process would have too many by that. The caller holds windows.mu.
+func (f *fileMaps) cutLocked(hints []hint, locked []byteRange) error {
+	maps := slices.Concat(f.windows.live, f.windows.others)
+	before := make([]int64, 0, len(maps))
+	for _, m := range maps {
+		before = append(before, m.life.cuts.Load())
+		if m.isRevoked() {
+			continue
+		}
+		if err := m.cutAt(m.oldCuts + cuts(m, hints, locked)); err != nil {
+			for i, places := range before {
+				maps[i].cutAt(places)
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// cuts counts, at most, the places where hints and locks cut a map.
+func cuts(m *mapping, hints []hint, locked []byteRange) (places int64) {
+	from, to := m.offset, m.offset+int64(len(m.data))
+	count := func(s byteRange) {
+		if s.from > from && s.from < to {
+			places++
+		}
+		if s.to > from && s.to < to {
+			places++
+		}
+	}
+	for _, hint := range hints {
+		count(hint.byteRange)
+	}
+	for _, s := range locked {
+		count(s)
+	}
+	return places
+}
+
+// renewHintsLocked gives a map the hints that last, unless it would be cut into more pieces than
+// the process may have maps. The caller holds windows.mu.
 func (f *fileMaps) renewHintsLocked(m *mapping) {
+	if m.cutAt(cuts(m, f.lastingHints(), f.windows.locked)) != nil {
+		return
+	}
 	for _, hint := range f.lastingHints() {
 		if part := m.part(hint.byteRange); part != nil {
 			system.advise(part, hint.advice)
@@ -82,6 +124,14 @@ func (f *fileMaps) advise(s byteRange, advice int) error {
 	if advice == sysAdviseWillNeed && f.readAheadLocked(s) == nil {
 		return nil
 	}
+	lasts := sysLastingKind(advice) != 0
+	kept, forgotten := f.lastingHints(), []hint(nil)
+	if lasts {
+		kept, forgotten = f.withHint(s, advice)
+		if err := f.cutLocked(kept, f.windows.locked); err != nil {
+			return err
+		}
+	}
 	var err error
 	for _, m := range slices.Concat(f.windows.live, f.windows.others) {
 		part := m.part(s)
@@ -96,10 +146,28 @@ func (f *fileMaps) advise(s byteRange, advice int) error {
 			m.resident.remove(first, last)
 		}
 	}
-	if err == nil && sysLastingKind(advice) != 0 {
-		f.keepHintLocked(s, advice)
+	if err == nil && lasts {
+		f.hints.Store(&kept)
+		f.endHintsLocked(forgotten)
 	}
 	return err
+}
+
+// endHintsLocked takes back forgotten hints. Those about large pages have no neutral form: they stay, and
+// so do the cuts that they make. The caller holds windows.mu.
+func (f *fileMaps) endHintsLocked(forgotten []hint) {
+	for _, hint := range forgotten {
+		for _, m := range slices.Concat(f.windows.live, f.windows.others) {
+			part := m.part(hint.byteRange)
+			switch {
+			case part == nil || m.isRevoked():
+			case sysLastingKind(hint.advice) == sysLastingKind(sysAdviseNormal):
+				system.advise(part, sysAdviseNormal)
+			default:
+				m.oldCuts += cuts(m, nil, []byteRange{hint.byteRange})
+			}
+		}
+	}
 }
 
 // adviseError gives the system's answer to a hint that it does not know one form: a kernel that
@@ -144,6 +212,8 @@ var errNotLocked = errors.New("cannot keep the pages in memory")
 // notLocked says what to try where a limit was reached.
 func notLocked(reason error) error {
 	switch {
+	case errors.Is(reason, errOverBudget):
+		return fmt.Errorf("%w: %w (lock fewer ranges: each is a map of its own)", errNotLocked, reason)
 	case sysIsShortage(reason), errors.Is(reason, syscall.EPERM):
 		return fmt.Errorf("%w: %w (raise RLIMIT_MEMLOCK, see ulimit -l, or on Windows the minimum working set of "+
 			"the process, or lock fewer bytes with LockMemory)", errNotLocked, reason)
@@ -167,12 +237,17 @@ func (f *fileMaps) lock(s byteRange) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	before := w.locked
-	w.locked = append(without(before, s.pages()), s.pages()) // so that no window is dropped for the next
+	after := with(before, s.pages())
+	if err := f.cutLocked(f.lastingHints(), after); err != nil {
+		return notLocked(err)
+	}
+	w.locked = after // so that no window is dropped for the next
 	done, err := f.lockWindowsLocked(s)
 	if err == nil {
 		return nil
 	}
 	w.locked = before
+	f.cutLocked(f.lastingHints(), before)
 	if !f.host.config.LockPages {
 		rest := []byteRange{s.pages()}
 		for _, old := range before {
@@ -215,10 +290,10 @@ func lockPart(part []byte) error {
 	if len(part) == 0 {
 		return nil
 	}
-	if err := system.lockPages(part); err != nil {
+	if err := system.lockPages(part, filtered()); err != nil {
 		return err
 	}
-	if system.populate(part) == nil {
+	if !filtered() && system.populate(part) == nil {
 		return nil
 	}
 	for at := int64(0); at < int64(len(part)); at += pageBytes {
@@ -241,7 +316,11 @@ func (f *fileMaps) unlock(s byteRange) (err error) {
 	s = s.pages()
 	f.windows.mu.Lock()
 	defer f.windows.mu.Unlock()
-	f.windows.locked = without(f.windows.locked, s)
+	after := without(f.windows.locked, s)
+	if err := f.cutLocked(f.lastingHints(), after); err != nil {
+		return err
+	}
+	f.windows.locked = after
 	for _, m := range f.windows.live {
 		err = join(err, m.unlock([]byteRange{s}))
 	}
@@ -256,6 +335,9 @@ func (f *fileMaps) lockPagesLocked(m *mapping) error {
 			return notLocked(err)
 		}
 		return nil
+	}
+	if m.cutAt(cuts(m, f.lastingHints(), f.windows.locked)) != nil {
+		return nil // as where the system does not allow so much to be locked
 	}
 	for _, s := range f.windows.locked {
 		s.to = min(s.to, m.offset+m.limit.Load())

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"math/rand/v2"
+	"sync"
+	"time"
 )
 
 // The pages of a file that are in memory: bringing them in, and counting them.
@@ -70,6 +73,42 @@ func (f *fileMaps) forgetEvicted(s byteRange) {
 			m.probed.remove(first/chunkPages, last/chunkPages)
 		}
 	}
+}
+
+// hasLost reports whether pages are gone that are known to be in memory, by a look at some of them. Where
+// that is not to be told it says so of all.
+func (f *fileMaps) hasLost() (lost bool) {
+	const chunksPerMap, chunksPerFile = 8, 32
+	asked := 0
+	f.windows.each(func(m *mapping) {
+		switch {
+		case lost || m.resident.empty() || asked > chunksPerFile:
+		case m.resident.groups != nil || !f.tellsResidency.Load() || filtered():
+			lost = true
+		default:
+			m.resident.sample(rand.Int(), chunksPerMap, func(first int) bool {
+				asked++
+				lost = m.hasLost(first)
+				return !lost
+			})
+		}
+	})
+	return lost
+}
+
+// hasLost is fileMaps.hasLost for the chunk that begins with a page.
+func (m *mapping) hasLost(first int) bool {
+	var vec [chunkPages]byte
+	end := min(first+chunkPages, pagesIn(int64(len(m.data))))
+	if system.residentMap(m.data[int64(first)*pageBytes:int64(end)*pageBytes], vec[:end-first]) != nil {
+		return true
+	}
+	for page := first; page < end; page++ {
+		if vec[page-first]&1 == 0 && m.resident.hasOne(page) {
+			return true
+		}
+	}
+	return false
 }
 
 // countCached counts the pages of a map that are in memory.
@@ -148,9 +187,44 @@ func (f *fileMaps) advisedRandom(s byteRange) bool {
 	return false
 }
 
+var readBuffers = sync.Pool{New: func() any {
+	buffer := make([]byte, readInBytes)
+	return &buffer
+}}
+
+// readAround is probe where the system cannot be asked: the pages from first to last are read through the
+// file, and as long as no read took so long that a disk may have been waited for, ever more around
+// them, once for each chunk. What was read is in memory. As with questions, no more time goes into
+// that than half of what goes into the calls of the file.
+func (f *fileMaps) readAround(m *mapping, first, last int) bool {
+	if f.demand.calls.Load()*costs.call.load()/2 < m.probeSpent.Load() {
+		return false
+	}
+	began := time.Now()
+	for pages := 1; pages <= chunkPages/8; pages *= 8 {
+		from, to := first-first%pages, last-last%pages+pages
+		begin := time.Now()
+		err := f.readThrough(byteRange{m.offset + int64(from)*pageBytes, m.offset + min(int64(to)*pageBytes, m.limit.Load())})
+		if err != nil || time.Since(begin) > warmCall+time.Duration(to-from)*warmPage {
+			break
+		}
+	}
+	m.probed.add(first/chunkPages, first/chunkPages)
+	m.probeSpent.Add(int64(time.Since(began)))
+	return m.resident.has(first, last)
+}
+
+// A read takes no longer where nothing waits for a disk, on a machine that is not an emulator's.
+const (
+	warmCall = 20 * time.Microsecond
+	warmPage = time.Microsecond
+)
+
 // readThrough brings a range into memory by reading it through the file.
 func (f *fileMaps) readThrough(s byteRange) error {
-	buffer := make([]byte, min(readInBytes, s.to-s.from))
+	reused := readBuffers.Get().(*[]byte)
+	defer readBuffers.Put(reused)
+	buffer := *reused
 	for s.from < s.to && !f.isClosed() {
 		n, err := f.file.ReadAt(buffer[:min(int64(len(buffer)), s.to-s.from)], s.from)
 		if n > 0 {

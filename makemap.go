@@ -264,6 +264,9 @@ func (f *fileMaps) newMapping(offset, length int64, flags int, byName bool) (*ma
 			f.refuse(refuse(refusedBySystem, err, true))
 		}
 		f.dropDescriptorLocked(true)
+		if unit > pageBytes && errors.Is(err, syscall.ENOMEM) && !errors.Is(err, errOverBudget) {
+			err = fmt.Errorf("%w: %w", errEmptyPool, err)
+		}
 		return nil, notMapped(err)
 	}
 	m := manage(data, offset)

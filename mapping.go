@@ -46,6 +46,7 @@ type mapping struct {
 	probeCost  atomic.Int64 // of a question about a chunk, in nanoseconds, as last seen
 	probeSpent atomic.Int64 // on all questions, in nanoseconds
 
+	oldCuts int64         // by hints that are forgotten; guarded by windows.mu
 	index   int64         // of the window
 	lastUse atomic.Uint64 // the windows' clock when it was last used
 
@@ -63,7 +64,8 @@ type mapping struct {
 type mapLife struct {
 	addresses
 	state   atomic.Int32
-	exposed atomic.Bool // Data has handed out a slice of it
+	cuts    atomic.Int64 // places where hints and locks cut the map: the pieces are maps, too
+	exposed atomic.Bool  // Data has handed out a slice of it
 }
 
 // The states of a mapping's life, in their order.
@@ -299,9 +301,24 @@ func (m *mapping) revokeLocked() error {
 		state = mapLost
 	}
 	m.life.state.Store(state)
+	m.life.heal()
 	budget.wait(int64(len(m.data)))
 	return err
 }
+
+// cutAt takes note that hints and locks cut the map at so many places. It fails if the process
+// would have too many maps by that.
+func (m *mapping) cutAt(places int64) error {
+	more := places - m.life.cuts.Load()
+	if err := budget.cut(more); err != nil {
+		return err
+	}
+	m.life.cuts.Add(more)
+	return nil
+}
+
+// heal takes note that the map is in one piece again.
+func (r *mapLife) heal() { budget.cut(-r.cuts.Swap(0)) }
 
 // sync flushes what was stored in the map where the file's own Sync does not do that.
 func (m *mapping) sync() error {
@@ -320,6 +337,7 @@ func giveBack(r *mapLife) {
 	if state >= mapRevoked {
 		budget.waited(int64(r.length))
 	}
+	r.heal()
 	switch {
 	case state == mapLost:
 		budget.give(int64(r.length))
@@ -356,6 +374,18 @@ func (s byteRange) pages() byteRange {
 }
 
 func (s byteRange) overlaps(other byteRange) bool { return s.from < other.to && other.from < s.to }
+
+// with returns the ranges with added, joined to those that it touches.
+func with(ranges []byteRange, added byteRange) (all []byteRange) {
+	for _, s := range ranges {
+		if s.from <= added.to && added.from <= s.to {
+			added = byteRange{min(s.from, added.from), max(s.to, added.to)}
+			continue
+		}
+		all = append(all, s)
+	}
+	return append(all, added)
+}
 
 // without returns what is left of the ranges when cut is taken out.
 func without(ranges []byteRange, cut byteRange) (rest []byteRange) {

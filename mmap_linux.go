@@ -85,8 +85,11 @@ func sysPopulate(data []byte) error { return unix.Madvise(data, unix.MADV_POPULA
 
 // sysLockPages keeps the pages of a map in memory, those that are not there from when they are touched
 // on. mlock(2) would bring them in, and make a copy of each private page, which then no longer shows
-// the file.
-func sysLockPages(data []byte) error {
+// the file; with ordinary it is called all the same.
+func sysLockPages(data []byte, ordinary bool) error {
+	if ordinary {
+		return unix.Mlock(data)
+	}
 	const onFault = 1 // MLOCK_ONFAULT
 	_, _, errno := unix.Syscall(unix.SYS_MLOCK2, uintptr(unsafe.Pointer(unsafe.SliceData(data))), uintptr(len(data)), onFault)
 	if errno == unix.ENOSYS {

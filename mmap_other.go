@@ -52,7 +52,7 @@ func sysIsHeldByMap(err error) bool { return false }
 
 func sysPopulate(data []byte) error { return errors.ErrUnsupported }
 
-func sysLockPages(data []byte) error { return errors.ErrUnsupported }
+func sysLockPages(data []byte, ordinary bool) error { return errors.ErrUnsupported }
 
 func sysUnlockPages(data []byte) error { return errors.ErrUnsupported }
 

@@ -32,7 +32,7 @@ func sysTouchModTime(fd uintptr) error {
 func sysPopulate(data []byte) error { return errors.ErrUnsupported }
 
 // sysLockPages keeps the pages of a map in memory and brings in those that are not.
-func sysLockPages(data []byte) error { return unix.Mlock(data) }
+func sysLockPages(data []byte, ordinary bool) error { return unix.Mlock(data) }
 
 func sysMapUnit(fd uintptr) (int64, error) { return 0, errors.ErrUnsupported }
 

@@ -198,7 +198,7 @@ func sysIsShortage(err error) bool {
 func sysIsHeldByMap(err error) bool { return errors.Is(err, win.ERROR_USER_MAPPED_FILE) }
 
 // sysLockPages keeps pages in memory, as far as the process's minimum working set has room for them.
-func sysLockPages(data []byte) error {
+func sysLockPages(data []byte, ordinary bool) error {
 	return win.VirtualLock(uintptr(unsafe.Pointer(unsafe.SliceData(data))), uintptr(len(data)))
 }
 

@@ -14,6 +14,7 @@ import (
 type host struct {
 	config   Config
 	closed   atomic.Bool
+	mute     atomic.Bool  // nothing is learnt of pages: see ageClock
 	mapped   atomic.Int64 // open files that were ever mapped
 	counters counters
 }

@@ -192,6 +192,21 @@ func (s *pageBits) clear() {
 	}
 }
 
+// sample calls do with the first page of some chunks that have pages in the set, up to most of them from
+// the chunk start on, until it returns false. It knows nothing of large sets.
+func (s *pageSet) sample(start, most int, do func(first int) bool) {
+	chunks := len(s.flat.words) / chunkWords
+	for i := 0; i < chunks && most > 0; i++ {
+		chunk := (start%chunks + i) % chunks
+		if s.flat.chunks[chunk>>6].Load()&(1<<(uint(chunk)&63)) == 0 {
+			continue
+		}
+		if most--; !do(chunk * chunkPages) {
+			return
+		}
+	}
+}
+
 // empty reports whether no page was added since the set was last cleared.
 func (s *pageSet) empty() bool {
 	for i := range s.flat.chunks {

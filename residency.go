@@ -102,6 +102,9 @@ func (f *fileMaps) learnRead(p []byte, off int64) {
 		off+int64(len(p))-m.offset <= int64(len(m.data)) {
 		f.measure()
 	}
+	if f.host.mute.Load() {
+		return
+	}
 	f.windows.over(off, len(p), func(m *mapping, start int64, n int) {
 		f.learnPages(m, start, p[m.offset+start-off:][:n])
 	})
@@ -232,11 +235,11 @@ func (f *fileMaps) agrees(m *mapping, start int64, p []byte) bool {
 func (f *fileMaps) probe(m *mapping, first, last int) bool {
 	chunk := first / chunkPages
 	pages := pagesIn(m.limit.Load())
-	if !f.trusted.Load() || f.compares.Load() || last >= pages || m.probed.has(chunk, chunk) {
+	if !f.trusted.Load() || f.host.mute.Load() || f.compares.Load() || last >= pages || m.probed.has(chunk, chunk) {
 		return false
 	}
 	if filtered() {
-		return false // the question might be the end of the process
+		return f.readAround(m, first, last) // the question might be the end of the process
 	}
 	if part := first / touchPages; m.rationed && costs.touchesAreDear() && !m.touched.has(part, part) {
 		return false // it would not be touched anyway
@@ -348,7 +351,7 @@ func (f *fileMaps) beginWrite() uint64 {
 // learnWritten takes note that n bytes at off were written through the wrapped file, by a write that
 // began in a term: the pages are in memory and, if nothing has ended the term, may be stored to.
 func (f *fileMaps) learnWritten(off int64, n int, term uint64) {
-	if !f.trusted.Load() {
+	if !f.trusted.Load() || f.host.mute.Load() {
 		return
 	}
 	f.windows.over(off, n, func(m *mapping, start int64, n int) {

@@ -40,7 +40,7 @@ var system = struct {
 	residentMap  func(data []byte, vec []byte) error
 	touchModTime func(fd uintptr) error
 	populate     func(data []byte) error
-	lockPages    func(data []byte) error
+	lockPages    func(data []byte, ordinary bool) error
 	unlockPages  func(data []byte) error
 	mapUnit      func(fd uintptr) (int64, error)
 	readAhead    func(fd uintptr, offset, length int64) error
@@ -111,7 +111,7 @@ func filtered() bool {
 	now := int64(time.Since(processStart))
 	if last := filterAsked.Load(); last == 0 || now-last > int64(time.Second) {
 		set, err := system.filtered()
-		filterSet.Store(set && err == nil)
+		filterSet.Store(set || err != nil) // without /proc nobody knows
 		filterAsked.Store(max(now, 1))
 	}
 	return filterSet.Load()
