@@ -4,6 +4,7 @@ package testkit
 
 import (
 	"errors"
+	"runtime"
 	"testing"
 
 	"github.com/absfs/memmapfs"
@@ -14,3 +15,8 @@ func DropFromCache(native string) error { return errors.ErrUnsupported }
 
 // CheckPreload needs Residency, which has an answer on Linux only.
 func CheckPreload(t *testing.T, _ func(c *memmapfs.Config), _, _ bool) { t.Helper() }
+
+// MakesHoles reports whether the filesystem of a directory has holes that are made in a file's midst.
+func MakesHoles(testing.TB, string) bool {
+	return runtime.GOOS == "darwin" || runtime.GOOS == "windows"
+}
