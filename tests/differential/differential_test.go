@@ -382,6 +382,9 @@ func (s *operationSequence) compareState(h *handle) {
 	s.compare(h, "position", result{n: position, err: err}, result{n: wantPosition, err: wantErr})
 	s.stat(h, 0)
 	if h.held != nil {
+		if h.private != nil && testkit.PrivateMapsStray() && s.size(h) > h.heldAt {
+			h.mapped().View(h.heldAt, 1, func([]byte) error { return nil }) // brings it up to date
+		}
 		want := s.content(h)[h.heldAt:]
 		if difference := testkit.FirstDifference(h.held, want[:len(h.held)]); difference != "" {
 			s.fail("slot %d: slice that Data gave of the file from %d on: %s", s.slot(h), h.heldAt, difference)
