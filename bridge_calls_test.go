@@ -331,6 +331,7 @@ func TestStatsDoNotWait(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("pages are brought in by a call of their own on Linux only")
 	}
+	testkit.NotFiltered(t)
 	name := testkit.WriteFile(t, testkit.TestDir(t), "file", testkit.Content(int(16*testkit.PageSize)))
 	began, goOn := make(chan bool), make(chan bool)
 	restore := memmapfs.HookPopulate(func(populate func([]byte) error) func([]byte) error {

@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"bytes"
 	"errors"
 	"math"
 	"os"
@@ -32,6 +33,15 @@ func Mappable() bool {
 func PrivateMapsStray() bool {
 	_, err := os.Stat("/proc/self/pagemap")
 	return runtime.GOOS == "linux" && err != nil
+}
+
+// NotFiltered skips a test of a system call that is not made under a filter of them (seccomp(2)), which may
+// end the program for one that it does not know.
+func NotFiltered(t testing.TB) {
+	t.Helper()
+	if status, err := os.ReadFile("/proc/self/status"); err == nil && bytes.Contains(status, []byte("\nSeccomp:\t2\n")) {
+		t.Skip("a filter of system calls is set")
+	}
 }
 
 // NeedKnownPages skips a test of pages that are read through the file until they are known to be in
