@@ -114,7 +114,7 @@ func (b badFS) Open(name string) (absfs.File, error) {
 
 // What the map cannot bring in the file is asked for, and its error is the error.
 func TestPrefetchReportsTheFilesError(t *testing.T) {
-	testkit.NotFiltered(t)
+	testkit.NeedPopulate(t, t.TempDir())
 	name := testkit.WriteFile(t, testkit.TestDir(t), "file", testkit.Content(testkit.ColdFileSize))
 	calls := 0
 	restore := memmapfs.HookPopulate(func(func([]byte) error) func([]byte) error {
@@ -149,7 +149,7 @@ func TestPrefetchReportsTheFilesError(t *testing.T) {
 
 // Catches an open that waits for a preload in the background, and a preload that Close does not stop.
 func TestPreloadAsyncEndsWithClose(t *testing.T) {
-	testkit.NotFiltered(t)
+	testkit.NeedPopulate(t, t.TempDir())
 	name := testkit.WriteFile(t, testkit.TestDir(t), "file", testkit.Content(testkit.ColdFileSize))
 	began, goOn := make(chan bool, 10), make(chan bool)
 	restore := memmapfs.HookPopulate(func(populate func([]byte) error) func([]byte) error {

@@ -20,3 +20,9 @@ func CheckPreload(t *testing.T, _ func(c *memmapfs.Config), _, _ bool) { t.Helpe
 func MakesHoles(testing.TB, string) bool {
 	return runtime.GOOS == "darwin" || runtime.GOOS == "windows"
 }
+
+// NeedPopulate skips a test of a call that only Linux has.
+func NeedPopulate(t testing.TB, _ string) {
+	t.Helper()
+	t.Skip("pages are brought in by a call of their own on Linux only")
+}

@@ -9,6 +9,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// NeedPopulate skips a test of the call that brings pages in (MADV_POPULATE_READ of madvise(2)), which
+// the package does not make under a filter of system calls, and not for a file of a tmpfs.
+func NeedPopulate(t testing.TB, dir string) {
+	t.Helper()
+	NotFiltered(t)
+	var filesystem unix.Statfs_t
+	if err := unix.Statfs(dir, &filesystem); err != nil || filesystem.Type == unix.TMPFS_MAGIC {
+		t.Skip("the files are in memory")
+	}
+}
+
 // MakesHoles reports whether the filesystem of a directory has holes that are made in a file's midst.
 func MakesHoles(t testing.TB, dir string) bool {
 	t.Helper()
