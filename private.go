@@ -340,6 +340,9 @@ func (b *privateBytes) newLentLocked(s byteRange) (*lentMap, error) {
 	if b.ended {
 		return nil, fs.ErrClosed
 	}
+	if s.to-s.from > maxApart && standApart() {
+		return nil, errTooLargeApart
+	}
 	m, err := b.maps.mapRange(s.from, s.to-s.from, mapWrite|mapPrivate)
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package memmapfs
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"sync"
 	"unsafe"
@@ -45,6 +46,13 @@ var standApart = sync.OnceValue(func() bool {
 	}
 	return copyGuarded(unsafe.Pointer(&seen), unsafe.Pointer(&data[pageBytes]), 1) == nil && seen != stored
 })
+
+// maxApart is how many bytes a map may have that stands apart: all of them are copied twice when it
+// is made, and compared whenever it is lent.
+const maxApart = 64 << 20
+
+var errTooLargeApart = fmt.Errorf("%w: this system does not tell which pages of a private map were stored to, so that "+
+	"at most 64 MiB of it are lent (use View with a shorter range, or windows)", ErrNotMapped)
 
 // isStored reports whether the page at an offset, of a map that stands apart, was stored to.
 func (l *lentMap) isStored(at int64) bool {
