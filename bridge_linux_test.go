@@ -114,6 +114,7 @@ func (b badFS) Open(name string) (absfs.File, error) {
 
 // What the map cannot bring in the file is asked for, and its error is the error.
 func TestPrefetchReportsTheFilesError(t *testing.T) {
+	testkit.NeedPopulate(t, t.TempDir())
 	name := testkit.WriteFile(t, testkit.TestDir(t), "file", testkit.Content(testkit.ColdFileSize))
 	calls := 0
 	restore := memmapfs.HookPopulate(func(func([]byte) error) func([]byte) error {
@@ -148,6 +149,7 @@ func TestPrefetchReportsTheFilesError(t *testing.T) {
 
 // Catches an open that waits for a preload in the background, and a preload that Close does not stop.
 func TestPreloadAsyncEndsWithClose(t *testing.T) {
+	testkit.NeedPopulate(t, t.TempDir())
 	name := testkit.WriteFile(t, testkit.TestDir(t), "file", testkit.Content(testkit.ColdFileSize))
 	began, goOn := make(chan bool, 10), make(chan bool)
 	restore := memmapfs.HookPopulate(func(populate func([]byte) error) func([]byte) error {
@@ -262,6 +264,12 @@ func testSharedDiskFull(t *testing.T, disk *testkit.SmallDisk) {
 	testkit.Report(t, "%d bytes stored on a full disk", len(data))
 }
 
+// mustReserve waits until a creator reserves blocks.
+func mustReserve(t *testing.T, reserving chan struct{}) {
+	t.Helper()
+	testkit.MustFinish(t, "a creator", func() { <-reserving })
+}
+
 // Catches a lock of growth that is the user's lock, or that a killed creator keeps.
 func TestSharedGrowthLock(t *testing.T) {
 	region := testkit.CreateRegion(t, memmapfs.SharedMemoryConfig{Size: 100, SyncMode: memmapfs.SyncNever})
@@ -273,6 +281,7 @@ func TestSharedGrowthLock(t *testing.T) {
 		<-finish
 		return errors.ErrUnsupported
 	})
+	t.Cleanup(restore)
 	grow := func(size int64) chan error {
 		ended := make(chan error, 1)
 		go func() {
@@ -287,7 +296,7 @@ func TestSharedGrowthLock(t *testing.T) {
 		return ended
 	}
 	first := grow(300)
-	<-reserving
+	mustReserve(t, reserving)
 	if err := errors.Join(region.Lock(), region.Unlock()); err != nil {
 		t.Error(err)
 	}
@@ -296,7 +305,7 @@ func TestSharedGrowthLock(t *testing.T) {
 		t.Error("a second creator does not wait for the first one")
 	}
 	finish <- struct{}{}
-	<-reserving
+	mustReserve(t, reserving)
 	if info, err := os.Stat(region.Path()); err != nil || info.Size() != 300 {
 		t.Errorf("when the first has grown it: %v %v", info, err)
 	}
@@ -323,6 +332,7 @@ func TestSharedCreatorFails(t *testing.T) {
 		reserving <- struct{}{}
 		return <-fail
 	})
+	t.Cleanup(restore)
 	create := func() chan error {
 		ended := make(chan error, 1)
 		go func() {
@@ -339,7 +349,7 @@ func TestSharedCreatorFails(t *testing.T) {
 		return ended
 	}
 	first := create()
-	<-reserving
+	mustReserve(t, reserving)
 	second := create()
 	if !testkit.Eventually(func() bool { return tries.Load() > 3 }) {
 		t.Error("a second creator does not wait for the first one")
@@ -348,7 +358,7 @@ func TestSharedCreatorFails(t *testing.T) {
 	if err := <-first; !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("the first: %v, want ENOSPC", err)
 	}
-	<-reserving
+	mustReserve(t, reserving)
 	fail <- errors.ErrUnsupported
 	if err := <-second; err != nil {
 		t.Errorf("the second: %v", err)

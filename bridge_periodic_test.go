@@ -344,6 +344,25 @@ func TestPeriodicStoreDuringFlush(t *testing.T) {
 	}
 }
 
+// Catches bytes stored in a View that are taken for none where the kernel does not tell what is dirty
+// (cachestat(2) is missing before Linux 6.5).
+func TestPeriodicViewWithoutCachestat(t *testing.T) {
+	skipWithoutMaps(t)
+	before := system.dirtyPages
+	system.dirtyPages = func(uintptr) (int64, error) { return 0, errors.ErrUnsupported }
+	t.Cleanup(func() { system.dirtyPages = before })
+	inPeriodic(t, wholeReadWrite, func(p *periodic) {
+		f := p.open("a")
+		p.until(20)
+		p.forget()
+		if err := f.View(0, 1, func(b []byte) error { b[0]++; return nil }); err != nil {
+			p.Fatal(err)
+		}
+		p.until(100)
+		p.expect("a", 25)
+	})
+}
+
 // Catches bytes stored in a View that are noted only when it ends, which may be much later.
 func TestPeriodicFlushesInsideView(t *testing.T) {
 	skipWithoutMaps(t)

@@ -180,8 +180,11 @@ func (b *privateBytes) overlayLent(l *lentMap, p []byte, off int64) {
 
 // ownPages asks which pages of a lent map are its own, those that were stored to and that no
 // truncation of the file has taken away since, and returns a function that tells it of the page at an
-// offset. Where the system does not say so, all are taken to be.
+// offset. Where the system does not say so, all are taken to be, or those that differ from their base.
 func (b *privateBytes) ownPages(l *lentMap, s byteRange) func(at int64) bool {
+	if standApart() {
+		return l.isStored
+	}
 	s = s.pages()
 	part := l.part(s)
 	own := make([]bool, pagesIn(int64(len(part))))
@@ -231,6 +234,10 @@ func (l *lentMap) setBase(index int64, base []byte) {
 // that cannot be copied lies past the end of the file, or has no room on its disk: whoever touches it
 // has a fault.
 func (b *privateBytes) lendLocked(l *lentMap) {
+	if standApart() {
+		b.refreshLocked(l)
+		return
+	}
 	s := l.byteRange()
 	if len(b.pages) > 0 {
 		own := b.ownPages(l, s)
@@ -337,6 +344,9 @@ func (b *privateBytes) newLentLocked(s byteRange) (*lentMap, error) {
 	if b.ended {
 		return nil, fs.ErrClosed
 	}
+	if s.to-s.from > maxApart && standApart() {
+		return nil, errTooLargeApart
+	}
 	m, err := b.maps.mapRange(s.from, s.to-s.from, mapWrite|mapPrivate)
 	if err != nil {
 		return nil, err
@@ -375,7 +385,7 @@ func (b *privateBytes) endView(l *lentMap, off, n int64) {
 	if b.ended || l.exposed {
 		return
 	}
-	clean := b.takeLocked(l, s)
+	clean := b.takeLocked(l, s) && !standApart()
 	if l.views == 0 && (!clean || b.maps.copiedUp.Load()) {
 		b.dropLocked(l)
 	}
@@ -400,6 +410,9 @@ func (b *privateBytes) viewMapLocked(s byteRange) (*lentMap, error) {
 		if r := l.byteRange(); r.from <= s.from && s.to <= r.to {
 			return l, nil
 		}
+	}
+	if standApart() {
+		return b.newLentLocked(s)
 	}
 	if whole, _, err := b.windowOf(s.from); err == nil && whole.from <= s.from && s.to <= whole.to {
 		if l, err := b.newLentLocked(whole); err == nil {
@@ -464,22 +477,14 @@ func (b *privateBytes) readLocked(page []byte, off int64) int {
 func (b *privateBytes) takePageLocked(l *lentMap, page, base []byte, off int64) {
 	b.maps.hide(byteRange{off, off + pageBytes}, true)
 	private := b.pageLocked(off / pageBytes)
-	for from := 0; from < len(page); from++ {
-		if page[from] == base[from] {
-			continue
-		}
-		to := from + 1
-		for to < len(page) && page[to] != base[to] {
-			to++
-		}
+	eachChange(page, base, func(from, to int) {
 		private.write(page[from:to], from)
 		for _, other := range b.lent {
 			if other != l {
 				b.mirrorLocked(other, page[from:to], off+int64(from))
 			}
 		}
-		from = to
-	}
+	})
 }
 
 // letGo takes the lent maps away, for a change of the file that they would prevent, with what was

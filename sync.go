@@ -131,8 +131,11 @@ func (u *unsyncedBytes) settleViews() {
 	if !running && u.tellsDirty(time.Unix(0, began)) {
 		dirty := int64(-1)
 		u.maps.withDescriptor(false, func(d *descriptor) error {
-			return d.do(func(fd uintptr) (err error) {
-				dirty, err = system.dirtyPages(fd)
+			return d.do(func(fd uintptr) error {
+				pages, err := system.dirtyPages(fd)
+				if err == nil {
+					dirty = pages
+				}
 				return err
 			})
 		})

@@ -1,6 +1,8 @@
 package memmapfs
 
 import (
+	"errors"
+	"io/fs"
 	"sync/atomic"
 	"time"
 )
@@ -111,7 +113,12 @@ func filtered() bool {
 	now := int64(time.Since(processStart))
 	if last := filterAsked.Load(); last == 0 || now-last > int64(time.Second) {
 		set, err := system.filtered()
-		filterSet.Store(set || err != nil) // without /proc nobody knows
+		switch {
+		case err == nil:
+			filterSet.Store(set)
+		case last == 0 && !errors.Is(err, fs.ErrNotExist): // there is no descriptor left to ask with
+			filterSet.Store(true)
+		}
 		filterAsked.Store(max(now, 1))
 	}
 	return filterSet.Load()

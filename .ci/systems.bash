@@ -28,8 +28,11 @@ chosen=(
 	TestAdviseRange TestAdviseRangeChecksItsArguments TestSeekHoles TestPunchHoleFreesBlocks
 	TestNoFlushWithoutNeed TestSparseTiB TestLargeSparseFile TestWindowsStayInTheirBudget TestHintsAreBounded
 	TestSharedVisibility TestSharedAtomics TestSharedAtomicsBetweenProcesses TestSharedGrowthLock
-	TestSharedLockBetweenProcesses
+	TestSharedLockBetweenProcesses 'Test(Anonymous.*|Wait(ForOtherProcess|Ends|Errors|Truncated)|WakerKilled)'
 )
+
+# Subjects whose tests, if there are any, are chosen too.
+chosen_subjects='Test.*(ReadBatch|ViewSlice|MappingError).*'
 
 # These ask what is in memory, which a tmpfs always is. They take long, so they are run in some modes only.
 chosen_on_disk=(TestColdReads TestResidency TestPrefetch)
@@ -103,10 +106,21 @@ test_pattern() {
 	elif [[ -n ${WHOLE:-} ]]; then
 		printf '^(Test|Fuzz|Example)'
 	else
-		[[ $# -gt 0 ]] || set -- "${chosen[@]}"
-		local IFS='|'
-		printf '^(%s)$' "$*"
+		[[ $# -gt 0 ]] || set -- "${chosen[@]}" "$chosen_subjects"
+		printf '^(%s)$' "$(one_of "$@")"
 	fi
+}
+
+one_of() {
+	local IFS='|'
+	printf '%s' "$*"
+}
+
+# build_chosen DIRECTORY is build_tests of what the chosen tests need.
+build_chosen() {
+	local only=''
+	[[ -n ${RUN:-}${WHOLE:-} ]] || only=$(one_of "${chosen[@]}" "${chosen_on_disk[@]}" "$chosen_subjects")
+	build_tests "$@"
 }
 
 # check_names fails if one of the names given, or of the chosen ones, is no test of this module.
@@ -120,26 +134,26 @@ check_names() {
 	[[ ${#missing[@]} == 0 ]] || fail "there is no test of this name any more: ${missing[*]}"
 }
 
-# build_tests DIRECTORY builds the test programs of all packages for GOOS and GOARCH, with the flags of
-# go test that follow, and without cgo unless CGO_ENABLED is set. Each becomes DIRECTORY/NAME.test; the packages' places in the repository are
-# in DIRECTORY/places.
+# build_tests DIRECTORY builds the test programs for GOOS and GOARCH, with the flags of go test that
+# follow, and without cgo unless CGO_ENABLED is set: of all packages, or if only is set to a pattern, of
+# those with a test of such a name. Each becomes DIRECTORY/NAME.test; the packages' places in the
+# repository are in DIRECTORY/places.
 build_tests() {
-	local directory=$1 package place
+	local directory=$1 package place program packages=()
 	shift
 	mkdir -p "$directory"
 	for package in $(test_packages); do
 		place=${package#"$(go list -m)"}
-		place=${place#/}
-		CGO_ENABLED=${CGO_ENABLED:-0} go test -c "$@" -o "$directory/$(test_name "$place").test" "./$place"
-		printf '%s %s\n' "$(test_name "$place")" "./$place" >>"$directory/places"
+		place=./${place#/}
+		[[ -z ${only:-} ]] || grep -qE "^func ($only)\(t " "$place"/*_test.go || continue
+		packages+=("$place")
+		printf '%s %s\n' "${package##*/}" "$place" >>"$directory/places"
 	done
 	[[ -s $directory/places ]] || fail 'there are no tests to build'
-}
-
-# test_name is the name of a package's test program.
-test_name() {
-	local place=${1:-memmapfs}
-	printf '%s' "${place//\//-}"
+	CGO_ENABLED=${CGO_ENABLED:-0} go test -c "$@" -o "$directory/" "${packages[@]}"
+	for program in "$directory"/*.test.exe; do
+		[[ ! -e $program ]] || mv "$program" "${program%.exe}"
+	done
 }
 
 # debian_packages ARCHITECTURE SUITE PACKAGE... prints the names of the files of Debian packages of
@@ -269,7 +283,7 @@ virtual_machine() {
 	dpkg-deb --fsys-tarfile "$busybox_file" | tar -x -C "$root" ./bin/busybox
 	mkdir -p "$root/repository"
 	git ls-files -z | grep -zv '^\.' | cpio -0 -pdm --quiet "$root/repository"
-	build_tests "$root/tests"
+	build_chosen "$root/tests"
 	machine_init >"$root/init"
 	chmod +x "$root/init"
 	mv "$kernel" "$work/$name.kernel"

@@ -3,6 +3,8 @@ package testkit
 import (
 	"errors"
 	"os"
+	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/absfs/memmapfs"
@@ -41,6 +43,17 @@ func ColdFile(t testing.TB) (name string) {
 // MakeCold takes a file that is not mapped out of the page cache.
 func MakeCold(t testing.TB, name string) {
 	t.Helper()
+	native := osfs.ToNative(name)
+	info, err := os.Stat(native)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var filesystem unix.Statfs_t
+	device := info.Sys().(*syscall.Stat_t).Dev
+	const reason = "the filesystem of temporary files keeps all in memory"
+	if _, known := keepsAll.Load(device); known || unix.Statfs(native, &filesystem) == nil && filesystem.Type == unix.TMPFS_MAGIC {
+		t.Skip(reason)
+	}
 	if !Eventually(func() bool { // what was mapped a moment ago may not be dropped yet
 		DropAlone(t, name)
 		file, err := memmapfs.New(PlainFileSystem(t), nil).Open(name)
@@ -54,9 +67,13 @@ func MakeCold(t testing.TB, name string) {
 		}
 		return resident == 0
 	}) {
-		t.Skip("the filesystem of temporary files keeps all in memory")
+		keepsAll.Store(device, true)
+		t.Skip(reason)
 	}
 }
+
+// keepsAll has the devices from which nothing is ever out of memory, or where the system says so.
+var keepsAll sync.Map
 
 // ResidentBytesOf is Residency, which must not fail.
 func ResidentBytesOf(t testing.TB, file *memmapfs.MappedFile, off, n int64) int64 {

@@ -45,7 +45,10 @@ func StartPeer(t testing.TB) *Peer {
 	}
 	p := &Peer{t, process, orders, bufio.NewScanner(output)}
 	t.Cleanup(func() {
-		orders.Close() // the peer ends with its input
+		orders.Close() // the peer ends with its input, if it waits for nothing else
+		if t.Failed() || t.Skipped() {
+			process.Process.Kill()
+		}
 		process.Wait()
 	})
 	return p

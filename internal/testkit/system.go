@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"bytes"
 	"errors"
 	"math"
 	"os"
@@ -25,6 +26,22 @@ func Mappable() bool {
 		return true
 	}
 	return false
+}
+
+// PrivateMapsStray tells whether a slice from Data of a copy-on-write file shows the file as it was when
+// Data or View was last called: on gVisor, which tells of no page whether it is the map's own.
+func PrivateMapsStray() bool {
+	_, err := os.Stat("/proc/self/pagemap")
+	return runtime.GOOS == "linux" && err != nil
+}
+
+// NotFiltered skips a test of a system call that is not made under a filter of them (seccomp(2)), which may
+// end the program for one that it does not know.
+func NotFiltered(t testing.TB) {
+	t.Helper()
+	if status, err := os.ReadFile("/proc/self/status"); err == nil && bytes.Contains(status, []byte("\nSeccomp:\t2\n")) {
+		t.Skip("a filter of system calls is set")
+	}
 }
 
 // NeedKnownPages skips a test of pages that are read through the file until they are known to be in

@@ -382,6 +382,9 @@ func (s *operationSequence) compareState(h *handle) {
 	s.compare(h, "position", result{n: position, err: err}, result{n: wantPosition, err: wantErr})
 	s.stat(h, 0)
 	if h.held != nil {
+		if h.private != nil && testkit.PrivateMapsStray() && s.size(h) > h.heldAt {
+			h.mapped().View(h.heldAt, 1, func([]byte) error { return nil }) // brings it up to date
+		}
 		want := s.content(h)[h.heldAt:]
 		if difference := testkit.FirstDifference(h.held, want[:len(h.held)]); difference != "" {
 			s.fail("slot %d: slice that Data gave of the file from %d on: %s", s.slot(h), h.heldAt, difference)
@@ -1093,7 +1096,8 @@ func (s *operationSequence) punchHole(h *handle, slot int) {
 	class := testkit.ErrorClass(err)
 	if err != nil {
 		testkit.CheckPathError(s.t, "PunchHole", err, h.subject.Name())
-		if errors.Is(err, errors.ErrUnsupported) && (want == "unsupported" || runtime.GOOS != "linux" && want == "nil") {
+		if errors.Is(err, errors.ErrUnsupported) && (want == "unsupported" || want == "nil" &&
+			(runtime.GOOS != "linux" || !testkit.MakesHoles(s.t, filepath.Dir(s.twin.native())))) {
 			return
 		}
 	}

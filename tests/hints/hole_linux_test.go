@@ -14,6 +14,9 @@ import (
 
 // Catches a hole that keeps its blocks.
 func TestPunchHoleFreesBlocks(t *testing.T) {
+	if !testkit.MakesHoles(t, t.TempDir()) {
+		t.Skip("no holes are made here")
+	}
 	size := 64 * max(testkit.PageSize, 4096)
 	name := testkit.WriteFile(t, testkit.TestDir(t), "file", testkit.Content(int(size)))
 	file := testkit.MustOpenMapped(t, testkit.Mode{Config: testkit.Full(memmapfs.ModeReadWrite, memmapfs.SyncNever)}.OverOS(t), name, os.O_RDWR)
@@ -48,6 +51,9 @@ func TestStoreIntoHoleOfFullDisk(t *testing.T) {
 		disk := testkit.MountSmallDisk(t, "tmpfs")
 		if disk == nil {
 			return
+		}
+		if !testkit.MakesHoles(t, disk.Dir) {
+			t.Skip(testkit.CannotRunMark + "no holes are made here")
 		}
 		native := filepath.Join(disk.Dir, "file")
 		if err := os.WriteFile(native, testkit.Content(int(64*testkit.PageSize)), 0o600); err != nil {

@@ -22,6 +22,7 @@ import (
 // rights that this process has not.
 func mountFor(t testing.TB, kind, options string) (dir string) {
 	t.Helper()
+	testkit.NeedMounts(t)
 	dir = t.TempDir()
 	if err := unix.Mount("none", dir, kind, 0, options); err != nil {
 		t.Skipf("mounting %s takes root: %v", kind, err)

@@ -32,7 +32,7 @@ func lockedBytes(t testing.TB) int64 {
 			return kilobytes << 10
 		}
 	}
-	t.Fatal("/proc/self/status has no VmLck")
+	t.Skip(testkit.CannotRunMark + "the system does not tell what is locked: /proc/self/status has no VmLck")
 	return 0
 }
 

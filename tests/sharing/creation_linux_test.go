@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/absfs/memmapfs"
+	"github.com/absfs/memmapfs/internal/testkit"
 	"golang.org/x/sys/unix"
 )
 
@@ -292,6 +293,7 @@ func TestReadersLocks(t *testing.T) {
 
 // Catches what python's modules for locks do to a region.
 func TestPythonLocks(t *testing.T) {
+	testkit.NotFiltered(t) // python3 would end by it
 	python, err := exec.LookPath("python3")
 	needs(t, "python3", err)
 	region := regionIn(t, t.TempDir(), 100)

@@ -1,0 +1,116 @@
+package memmapfs
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"sync"
+	"unsafe"
+)
+
+// On some systems the first store into a private map ends the sharing not of one page but of many:
+// gVisor copies what is around it, up to 2 MiB, and does not tell which pages a map has of its own
+// (/proc/self/pagemap). There a lent map shares nothing with the file from the start. It is
+// kept what every page was made of, its base: a page is the map's own where it differs from that, and all
+// others are brought up to date whenever the map is lent.
+
+// standApart reports whether this is such a system. It is tried on a file in memory, and taken for
+// granted that it is not where there are no such files.
+var standApart = sync.OnceValue(func() bool {
+	if filtered() {
+		return false
+	}
+	fd, path, err := sysAnonymousFile()
+	if err != nil {
+		return false
+	}
+	file := os.NewFile(fd, path)
+	defer file.Close()
+	if file.Truncate(2*pageBytes) != nil {
+		return false
+	}
+	data, err := system.mapFile(fd, 0, int(2*pageBytes), mapWrite|mapPrivate)
+	if err != nil {
+		return false
+	}
+	defer system.unmap(data)
+	if system.privatePages(data, make([]bool, 2)) == nil {
+		return false
+	}
+	stored, seen := byte(1), byte(0)
+	if copyGuarded(unsafe.Pointer(&data[0]), unsafe.Pointer(&stored), 1) != nil {
+		return false
+	}
+	if _, err := file.WriteAt([]byte{stored}, pageBytes); err != nil {
+		return false
+	}
+	return copyGuarded(unsafe.Pointer(&seen), unsafe.Pointer(&data[pageBytes]), 1) == nil && seen != stored
+})
+
+// maxApart is how many bytes a map may have that stands apart: all of them are copied twice when it
+// is made, and compared whenever it is lent.
+const maxApart = 64 << 20
+
+var errTooLargeApart = fmt.Errorf("%w: this system does not tell which pages of a private map were stored to, so that "+
+	"at most 64 MiB of it are lent (use View with a shorter range, or windows)", ErrNotMapped)
+
+// isStored reports whether the page at an offset, of a map that stands apart, was stored to.
+func (l *lentMap) isStored(at int64) bool {
+	base := l.base[at/pageBytes]
+	if base == nil {
+		return false
+	}
+	now := make([]byte, pageBytes)
+	return l.copyOut(now, at-at%pageBytes-l.offset) == nil && !bytes.Equal(now, base)
+}
+
+// refreshLocked has the pages of a map that stands apart, those that were not stored to, show what
+// calls show. Of a page that was made before, only bytes that have changed are stored: somebody may be
+// storing beside them.
+func (b *privateBytes) refreshLocked(l *lentMap) {
+	page := make([]byte, pageBytes)
+	for s := l.byteRange(); s.from < s.to; s.from += pageBytes {
+		index, at := s.from/pageBytes, s.from-l.offset
+		base := l.base[index]
+		if l.copyOut(page, at) != nil {
+			delete(l.base, index) // past the end of the file
+			continue
+		}
+		if base != nil && !bytes.Equal(page, base) {
+			continue
+		}
+		clear(page)
+		n := b.readLocked(page, s.from)
+		for _, other := range b.lent {
+			if other != l && other.isLent() {
+				b.overlayLent(other, page[:n], s.from)
+			}
+		}
+		switch {
+		case n == 0:
+		case base == nil:
+			l.setPage(bytes.Clone(page), index)
+		case !bytes.Equal(page, base):
+			eachChange(page, base, func(from, to int) {
+				if l.copyIn(at+int64(from), page[from:to]) == nil {
+					copy(base[from:to], page[from:to])
+				}
+			})
+		}
+	}
+}
+
+// eachChange calls fn for each run of bytes in which two pages differ.
+func eachChange(page, base []byte, fn func(from, to int)) {
+	for from := 0; from < len(page); from++ {
+		if page[from] == base[from] {
+			continue
+		}
+		to := from + 1
+		for to < len(page) && page[to] != base[to] {
+			to++
+		}
+		fn(from, to)
+		from = to
+	}
+}
