@@ -373,6 +373,37 @@ func TestStoresEnd(t *testing.T) {
 	}
 }
 
+// Catches a permission to store that a write gives which began before a flush: the flush has made its
+// pages clean.
+func TestWriteBesideFlush(t *testing.T) {
+	skipWithoutMaps(t)
+	if !sysMapsAgreeWithIO {
+		t.Skip("what is mapped is written through the map alone")
+	}
+	base := watched.New()
+	calls := 0
+	var f *MappedFile
+	base.WriteAt = func(_ string, write func() (int, error)) (int, error) {
+		calls++
+		n, err := write()
+		if calls == 1 {
+			err = f.Sync()
+		}
+		return n, err
+	}
+	_, f, _ = opening(t, base, Config{Mode: ModeReadWrite, SyncMode: SyncNever, MapFullFile: true}, 3, os.O_RDWR)
+	if _, err := f.maps.mapWindow(0); err != nil {
+		t.Fatal(err)
+	}
+	mustReadAt(t, f, 0, 3*int(pageBytes))
+	for i := range 3 {
+		mustWriteAt(t, f, []byte{2}, 0)
+		if want := min(i+1, 2); calls != want {
+			t.Errorf("%d writes through the file after %d, want %d", calls, i+1, want)
+		}
+	}
+}
+
 // Catches LockMemory that takes a file which shrinks meanwhile for locked.
 func TestLockMemoryBesideTruncate(t *testing.T) {
 	skipWithoutMaps(t)
