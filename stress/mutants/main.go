@@ -5,8 +5,9 @@
 //
 // There is a mutant for each sys… function that Linux has, whose body is emptied: it returns zero
 // values. Where that would not be wrong, or wrong in too crude a way, the function is changed in
-// another way. And there are mutants of every function that catches faults: one that does not, one
-// that catches all other panics too, one that goes on catching after it has returned.
+// another way. There are mutants of every function that catches faults: one that does not, one
+// that catches all other panics too, one that goes on catching after it has returned. And there are
+// mutants of what keeps the order of events at the end of a file and of a handle.
 package main
 
 import (
@@ -53,7 +54,7 @@ var wrongSystemCalls = []mutant{
 	{"sysMap always maps writable", "sysMap", replacing("flags&mapWrite != 0", "true")},
 	{"sysMap never maps executable", "sysMap", replacing("flags&mapExecute != 0", "false")},
 	{"sysMap never aligns", "sysMap", replacing("flags&mapAligned != 0", "false")},
-	{"sysLock makes private copies", "sysLock", withBody(`return unix.Mlock(data)`)},
+	{"sysLockPages makes private copies", "sysLockPages", withBody(`return unix.Mlock(data)`)},
 	{"sysPopulate makes private copies", "sysPopulate", replacing("unix.MADV_POPULATE_READ", "unix.MADV_POPULATE_WRITE")},
 	{"sysMapAlignment is eight pages", "sysMapAlignment", withBody(`return 8 * unix.Getpagesize()`)},
 	{"sysSyncMap does not wait", "sysSyncMap", replacing("unix.MS_SYNC", "unix.MS_ASYNC")},
@@ -67,11 +68,38 @@ var wrongSystemCalls = []mutant{
 }
 
 // notEmptied are the functions for which returning zero values is no mutant: with a nil map the first
-// use of any file would panic; and the alignment counts only where it is more than a page.
-var notEmptied = []string{"sysMap", "sysMapAlignment"}
+// use of any file would panic; the alignment counts only where it is more than a page; some have
+// nothing to do on Linux; and the page past the end of a file is for emulators.
+var notEmptied = []string{"sysMap", "sysMapAlignment", "sysNoCache", "sysIsHeldByMap", "sysMapPastEnd"}
 
 // faultFunctions do what is left to do after a fault.
-var faultFunctions = []string{"copyFaulted", "noteFault", "deliverFaults"}
+var faultFunctions = []string{"noteFault", "tellFault", "deliverFaults"}
+
+// wrongOrders are the mutants of what keeps the order of events, and of what a shortage is met by.
+var wrongOrders = []mutant{
+	{"fileMaps.measure without its lock", "fileMaps.measure", without("f.sizing.Lock()", "defer f.sizing.Unlock()")},
+	{"fileMaps.measure tells nobody", "fileMaps.measure", replacing("m.setLimit(size)", "m.limit.Load()")},
+	{"fileMaps.isFileOf with a lock", "fileMaps.isFileOf", after("f.windows.mu.Lock()\ndefer f.windows.mu.Unlock()")},
+	{"fileMaps.endTerm empty", "fileMaps.endTerm", empty},
+	{"fileMaps.learnWritten in any term", "fileMaps.learnWritten", replacing("f.term == term", "true")},
+	{"fileMaps.hide empty", "fileMaps.hide", empty},
+	{"fileMaps.widenLocked empty", "fileMaps.widenLocked", empty},
+	{"mapping.reaches without proof", "mapping.reaches", withBody(`return true`)},
+	{"mapping.proves without proof", "mapping.proves", withBody(`return true`)},
+	{"mapping.unpin does not end", "mapping.unpin", replacing("m.pins == 0", "false")},
+	{"mapping.release under a View", "mapping.release", replacing("m.pins > 0", "false")},
+	{"openFile.hold does not", "openFile.hold", withBody(`return fn()`)},
+	{"privateBytes.overlay after the end", "privateBytes.overlay", replacing("b.ended", "false")},
+	{"privateBytes.mirrorLocked of all pages", "privateBytes.mirrorLocked", replacing("!own(at)", "false")},
+	{"unsyncedBytes.flushAtClose without its lock", "unsyncedBytes.flushAtClose", without("u.flushing.Lock()", "defer u.flushing.Unlock()")},
+	{"unsyncedBytes.settleViews empty", "unsyncedBytes.settleViews", empty},
+	{"unsyncedBytes.timeWasSet empty", "unsyncedBytes.timeWasSet", empty},
+	{"unsyncedBytes.mayBeWrittenBack empty", "unsyncedBytes.mayBeWrittenBack", empty},
+	{"writesUnderWay.wait empty", "writesUnderWay.wait", empty},
+	{"flusher.tick starts no more", "flusher.tick", replacing("b.done == b.seen", "false")},
+	{"addressBudget.reclaim empty", "addressBudget.reclaim", empty},
+	{"copyGuarded in one piece", "copyGuarded", replacing("n > pieceOfCopy", "false")},
+}
 
 func main() {
 	list := flag.Bool("list", false, "print the names of the mutants of the package in the directory")
@@ -108,9 +136,14 @@ func run(list bool, name, directory string) error {
 
 // mutantsOf returns the mutants of the package in the directory.
 func mutantsOf(directory string) (mutants []mutant, err error) {
-	var guards []mutant
+	var guards, orders []mutant
 	err = eachFunction(directory, func(file string, s *source, function *ast.FuncDecl) error {
 		name := function.Name.Name
+		for _, wrong := range wrongOrders {
+			if wrong.function == qualified(function) {
+				orders = append(orders, wrong)
+			}
+		}
 		if slices.Contains(systemFiles, filepath.Base(file)) && strings.HasPrefix(name, "sys") {
 			if !slices.Contains(notEmptied, name) {
 				mutants = append(mutants, mutant{name + " empty", name, empty})
@@ -138,7 +171,22 @@ func mutantsOf(directory string) (mutants []mutant, err error) {
 		}
 		return nil
 	})
-	return append(mutants, guards...), err
+	return slices.Concat(mutants, guards, orders), err
+}
+
+// qualified returns the name of a function, of a method with its type in front.
+func qualified(function *ast.FuncDecl) string {
+	if function.Recv == nil {
+		return function.Name.Name
+	}
+	receiver := function.Recv.List[0].Type
+	if pointer, ok := receiver.(*ast.StarExpr); ok {
+		receiver = pointer.X
+	}
+	if name, ok := receiver.(*ast.Ident); ok {
+		return name.Name + "." + function.Name.Name
+	}
+	return function.Name.Name
 }
 
 // eachFunction calls do for every function of the package in the directory that is built for Linux.
@@ -174,7 +222,7 @@ func eachFunction(directory string, do func(file string, s *source, function *as
 func (m mutant) make(directory string) error {
 	made := false
 	err := eachFunction(directory, func(file string, s *source, function *ast.FuncDecl) error {
-		if function.Name.Name != m.function {
+		if function.Name.Name != m.function && qualified(function) != m.function {
 			return nil
 		}
 		edits, err := m.change(s, function)
@@ -247,6 +295,31 @@ func empty(s *source, function *ast.FuncDecl) ([]edit, error) {
 		}
 	}
 	return withBody("\nreturn "+strings.Join(values, ", "))(s, function)
+}
+
+// without takes statements away.
+func without(statements ...string) change {
+	return func(s *source, function *ast.FuncDecl) ([]edit, error) {
+		var edits []edit
+		ast.Inspect(function.Body, func(node ast.Node) bool {
+			if statement, ok := node.(ast.Stmt); ok && slices.Contains(statements, s.of(statement)) {
+				edits = append(edits, edit{statement.Pos(), statement.End(), ""})
+				return false
+			}
+			return true
+		})
+		if len(edits) != len(statements) {
+			return nil, fmt.Errorf("it does not have all of %q", statements)
+		}
+		return edits, nil
+	}
+}
+
+// after puts statements in front of a function's own.
+func after(statements string) change {
+	return func(s *source, function *ast.FuncDecl) ([]edit, error) {
+		return []edit{{function.Body.Lbrace + 1, function.Body.Lbrace + 1, "\n" + statements + "\n"}}, nil
+	}
 }
 
 // replacing puts another expression in place of one.
