@@ -114,10 +114,10 @@ func (f *fileMaps) mapIndexLocked(off int64, info os.FileInfo, byName bool) (*ma
 		f.dropDescriptorLocked(true)
 		return nil, err
 	}
-	before := len(w.live)
-	for stale && len(w.live) > 0 {
-		f.keepLostLocked(w.drop(len(w.live) - 1))
+	if stale {
+		f.dropAllLocked()
 	}
+	before := len(w.live)
 	f.keepLostLocked(w.makeRoom(index))
 	f.host.counters.windowsDropped.Add(int64(before - len(w.live)))
 	w.insert(m)
@@ -139,10 +139,23 @@ func (f *fileMaps) mapIndexLocked(off int64, info os.FileInfo, byName bool) (*ma
 // for writing, and a map stays one of the old file.
 func (f *fileMaps) isStale(info os.FileInfo) bool {
 	identity := f.identity.Load()
-	if identity == nil || !f.copiedUp.Load() {
-		return false
+	return identity != nil && f.copiedUp.Load() && hasChanged(*identity, info)
+}
+
+// hasChanged reports whether a file was changed between the moments at which two descriptions of it
+// were made. Its modification time alone may have been set back.
+func hasChanged(before, now os.FileInfo) bool {
+	return !before.ModTime().Equal(now.ModTime()) || before.Size() != now.Size() ||
+		sysChangeTime(before.Sys()) != sysChangeTime(now.Sys())
+}
+
+// dropAllLocked drops the live windows, of a file that has become another one. Those whose bytes Data
+// has handed out stay mapped. The caller holds windows.mu.
+func (f *fileMaps) dropAllLocked() {
+	f.host.counters.windowsDropped.Add(int64(len(f.windows.live)))
+	for len(f.windows.live) > 0 {
+		f.keepLostLocked(f.windows.drop(len(f.windows.live) - 1))
 	}
-	return !(*identity).ModTime().Equal(info.ModTime()) || (*identity).Size() != info.Size()
 }
 
 // mapRange maps [off, off+n) for one View, all of it: if the file has shrunk meanwhile, the access
@@ -163,6 +176,7 @@ func (f *fileMaps) mapRange(off, n int64, flags int) (*mapping, error) {
 	if err != nil {
 		return nil, err
 	}
+	stale := f.isStale(info)
 	offset := off - off%max(f.windows.unit, mapAlignment)
 	m, err := f.newMapping(offset, off+n-offset, flags, true)
 	if err != nil {
@@ -172,6 +186,9 @@ func (f *fileMaps) mapRange(off, n int64, flags int) (*mapping, error) {
 		f.keepLostLocked(m.release())
 		f.dropDescriptorLocked(true)
 		return nil, err
+	}
+	if stale {
+		f.dropAllLocked()
 	}
 	m.limit.Store(off + n - offset)
 	f.readIn(m)

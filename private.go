@@ -33,8 +33,10 @@ type privatePage struct {
 // lentMap is a private map whose bytes are lent. It is pinned once for itself, and by each View.
 type lentMap struct {
 	*mapping
+	info    os.FileInfo      // of the file, when it was made
 	views   int              // that are running
 	exposed bool             // Data has handed out its bytes, for good
+	stale   bool             // it is of a file that has become another one: see fileMaps.isStale
 	base    map[int64][]byte // what was copied into its pages, by page of the file
 }
 
@@ -296,16 +298,27 @@ func (b *privateBytes) lentMapLocked(s byteRange, pos int64, exposed bool) (*len
 	if b.ended {
 		return nil, fs.ErrClosed
 	}
+	info, err := b.maps.stat()
+	if err != nil {
+		return nil, err
+	}
 	for _, l := range b.lent {
 		r := l.byteRange()
+		if !l.stale && b.maps.copiedUp.Load() && hasChanged(l.info, info) {
+			l.stale = true
+			b.takeLocked(l, r) // into the map that is made in its place
+		}
+		if l.stale {
+			continue
+		}
 		if r.from <= s.from && s.to <= r.to || exposed && l.exposed && r.from <= pos && pos < r.to {
 			return l, nil
 		}
 	}
-	return b.newLentLocked(s)
+	return b.newLentLocked(s, info)
 }
 
-func (b *privateBytes) newLentLocked(s byteRange) (*lentMap, error) {
+func (b *privateBytes) newLentLocked(s byteRange, info os.FileInfo) (*lentMap, error) {
 	if b.ended {
 		return nil, fs.ErrClosed
 	}
@@ -313,7 +326,7 @@ func (b *privateBytes) newLentLocked(s byteRange) (*lentMap, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &lentMap{mapping: m}
+	l := &lentMap{mapping: m, info: info}
 	b.lent = append(b.lent, l)
 	return l, nil
 }

@@ -58,6 +58,7 @@ type SharedMemory struct {
 	path string
 	info os.FileInfo
 	data []byte
+	anew bool // the file may become another one, so that its map has to be asked for each time
 	lock regionLock
 }
 
@@ -352,6 +353,7 @@ func mapRegion(file *os.File, info os.FileInfo, flag int, path string, size int6
 		return nil, ErrNotMapped
 	}
 	shared := &SharedMemory{mfs: mfs, file: mapped, path: path, info: info, data: data[:size:size]}
+	shared.anew = flag&os.O_RDWR == 0 && mapped.MappingError() != nil
 	shared.lock.init(func() (uintptr, error) { return system.openLock(file.Fd(), path) })
 	return shared, nil
 }
@@ -367,13 +369,20 @@ func (o oneFile) OpenFile(string, int, os.FileMode) (absfs.File, error) { return
 
 // Data returns the region. Stores are visible to other processes at once, without Sync. The
 // slice stays valid until Close, Remove, or Truncate of the MappedFile; after that an access
-// faults, for as long as the comment of MappedFile.Data says, and Data returns nil.
+// faults, for as long as the comment of MappedFile.Data says, and Data returns nil. A region opened
+// without writable on overlayfs is today's file at the time of each call: what others store there
+// after they were the first to open it for writing is in the slice of the next call.
 //
 // An access to the slice is the caller's own: if the file is truncated or its disk fails, the
 // program dies. View of the MappedFile is the safe form.
 func (sm *SharedMemory) Data() []byte {
-	if !sm.file.Mapped() {
+	switch {
+	case !sm.file.Mapped():
 		return nil
+	case sm.anew:
+		data := sm.file.Data()
+		n := min(len(data), len(sm.data))
+		return data[:n:n]
 	}
 	return sm.data
 }
