@@ -23,10 +23,11 @@ type fileMaps struct {
 
 	writable bool // its maps can be stored to, and the stores reach the file
 
-	refused    atomic.Pointer[refusal]
-	trusted    atomic.Bool // calls may be served from maps; set with the first map
-	compares   atomic.Bool // the wrapped file's type is not known: see refuseTransformed
-	fillsHoles atomic.Bool // reading a hole through a map takes a block of the disk
+	refused      atomic.Pointer[refusal]
+	trusted      atomic.Bool // calls may be served from maps; set with the first map
+	compares     atomic.Bool // the wrapped file's type is not known: see compareLocked
+	altersWrites atomic.Bool // such a file has written other bytes than it was given: nothing is stored
+	fillsHoles   atomic.Bool // reading a hole through a map takes a block of the disk
 
 	descriptor     atomic.Pointer[descriptor]  // changed under windows.mu
 	identity       atomic.Pointer[os.FileInfo] // when it was last mapped
@@ -245,16 +246,19 @@ func (f *fileMaps) beginWrite() uint64 {
 	return f.term
 }
 
-// learnWritten takes note that n bytes at off were written through the wrapped file, by a write that
+// learnWritten takes note that p was written at off through the wrapped file, by a write that
 // began in a term: the pages are in memory and, if nothing has ended the term, may be stored to.
-func (f *fileMaps) learnWritten(off int64, n int, term uint64) {
+func (f *fileMaps) learnWritten(off int64, p []byte, term uint64) {
 	if !f.trusted.Load() {
 		return
 	}
-	f.windows.over(off, n, func(m *mapping, start int64, n int) {
+	f.windows.over(off, len(p), func(m *mapping, start int64, n int) {
+		if f.compares.Load() && !f.agreesWritten(m, start, p[m.offset+start-off:][:n]) {
+			return
+		}
 		first, last := pageSpan(start, n)
 		f.addResident(m, first, last)
-		if !m.writable {
+		if !m.writable || f.altersWrites.Load() {
 			return
 		}
 		f.terms.Lock()

@@ -255,7 +255,7 @@ func (f *MappedFile) writeRest(p []byte, off int64) (int, error) {
 	term := f.maps.beginWrite()
 	n, err := f.maps.file.WriteAt(p, off)
 	if n > 0 {
-		f.maps.learnWritten(off, n, term)
+		f.maps.learnWritten(off, p[:n], term)
 	}
 	return n, err
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/absfs/absfs"
 	"github.com/absfs/memmapfs"
 	"github.com/absfs/memmapfs/internal/testkit"
 	"github.com/absfs/osfs"
@@ -160,7 +161,7 @@ func TestOverlayCopiedUp(t *testing.T) {
 		files := make(map[string][]byte)
 		for _, change := range changes {
 			for _, first := range []string{"unmapped ", "mapped "} {
-				for _, offers := range []string{"", "*os.File "} {
+				for _, offers := range []string{"", "*os.File ", "embedding "} {
 					files[first+offers+change.name] = old
 				}
 			}
@@ -169,11 +170,11 @@ func TestOverlayCopiedUp(t *testing.T) {
 			dir := testkit.MountKind(t, "overlay", files)
 			for _, change := range changes {
 				for _, first := range []string{"unmapped ", "mapped "} {
-					for _, offers := range []string{"", "*os.File "} {
+					for _, offers := range []string{"", "*os.File ", "embedding "} {
 						native := filepath.Join(dir, first+offers+change.name)
 						fileSystem := m.OverOS(t).(*memmapfs.MemMapFS)
-						if offers != "" {
-							fileSystem = m.Over(t, openingFiles{testkit.PlainFileSystem(t), asItIs}).(*memmapfs.MemMapFS)
+						if wrap := offering[offers]; wrap != nil {
+							fileSystem = m.Over(t, openingFiles{testkit.PlainFileSystem(t), wrap}).(*memmapfs.MemMapFS)
 						}
 						p := openPair(t, fileSystem, osfs.FromNative(native), os.O_RDONLY)
 						when := first + offers + change.name
@@ -200,6 +201,12 @@ func TestOverlayCopiedUp(t *testing.T) {
 			}
 		})
 	}
+}
+
+// offering are the ways in which wrapped files offer their descriptor.
+var offering = map[string]func(file *os.File) absfs.File{
+	"*os.File ":  asItIs,
+	"embedding ": func(file *os.File) absfs.File { return embedding{file} },
 }
 
 // checkLent compares what View and Data show with today's file.
