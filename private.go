@@ -1,11 +1,11 @@
 package memmapfs
 
 import (
-	"bytes"
 	"io"
 	"io/fs"
 	"math"
 	"os"
+	"slices"
 	"sync"
 	"unsafe"
 )
@@ -29,19 +29,6 @@ type privatePage struct {
 	data   []byte
 	marked []uint64 // a bit for each private byte; nil if all are
 }
-
-// lentMap is a private map whose bytes are lent. It is pinned once for itself, and by each View.
-type lentMap struct {
-	*mapping
-	info    os.FileInfo      // of the file, when it was made
-	views   int              // that are running
-	exposed bool             // Data has handed out its bytes, for good
-	stale   bool             // it is of a file that has become another one: see fileMaps.isStale
-	base    map[int64][]byte // what was copied into its pages, by page of the file
-}
-
-// isLent reports whether anybody may store into the map.
-func (l *lentMap) isLent() bool { return l.exposed || l.views > 0 }
 
 // write writes p at off without touching the file. What would change the file's size is refused as
 // a whole.
@@ -80,7 +67,7 @@ func (b *privateBytes) write(p []byte, off int64) (int, error) {
 		b.pageLocked(at/pageBytes).write(p[done:done+n], int(at%pageBytes))
 		done += n
 	}
-	for _, l := range b.lent {
+	for _, l := range slices.Clone(b.lent) {
 		b.mirrorLocked(l, p, off)
 	}
 	return len(p), nil
@@ -155,103 +142,11 @@ func (b *privateBytes) eachPage(p []byte, off int64, fn func(p []byte, at int64)
 	}
 }
 
-// overlayLent copies what the map's own pages hold over p. It copies by way of a buffer, because a
-// fault must leave the other bytes in p.
-func (b *privateBytes) overlayLent(l *lentMap, p []byte, off int64) {
-	from, to := max(off, l.offset), min(off+int64(len(p)), l.offset+int64(len(l.data)))
-	if from >= to {
-		return
-	}
-	var buffer []byte
-	own := b.ownPages(l, byteRange{from, to})
-	b.eachPage(p[from-off:to-off], from, func(p []byte, at int64) {
-		if !own(at) {
-			return
-		}
-		if buffer == nil {
-			buffer = make([]byte, pageBytes)
-		}
-		if l.copyOut(buffer[:len(p)], at-l.offset) == nil {
-			copy(p, buffer)
-		}
-	})
-}
-
-// ownPages asks which pages of a lent map are its own, those that were stored to and that no
-// truncation of the file has taken away since, and returns a function that tells it of the page at an
-// offset. Where the system does not say so, all are taken to be.
-func (b *privateBytes) ownPages(l *lentMap, s byteRange) func(at int64) bool {
-	s = s.pages()
-	part := l.part(s)
-	own := make([]bool, pagesIn(int64(len(part))))
-	if system.privatePages(part, own) != nil {
-		return func(int64) bool { return true }
-	}
-	return func(at int64) bool { return own[(at-s.from)/pageBytes] }
-}
-
-// mirrorLocked stores written bytes in a lent map, too. What the map cannot take, past the end of a
-// file that has shrunk, is copied when it is lent again.
-func (b *privateBytes) mirrorLocked(l *lentMap, p []byte, off int64) {
-	from, to := max(off, l.offset), min(off+int64(len(p)), l.offset+int64(len(l.data)))
-	if from >= to {
-		return
-	}
-	own := b.ownPages(l, byteRange{from, to})
-	b.eachPage(p[from-off:to-off], from, func(p []byte, at int64) {
-		index := at / pageBytes
-		base := l.base[index]
-		if base == nil && !own(at) {
-			base = make([]byte, pageBytes)
-			if l.copyOut(base, index*pageBytes-l.offset) != nil {
-				return
-			}
-			l.setBase(index, base)
-		}
-		l.copyIn(at-l.offset, p)
-		if base != nil {
-			copy(base[at%pageBytes:], p)
-		}
-	})
-}
-
-func (l *lentMap) setBase(index int64, base []byte) {
-	if l.base == nil {
-		l.base = make(map[int64][]byte)
-	}
-	l.base[index] = base
-}
-
-// lendLocked copies the private bytes of the map's range into it, in pages that are not its own.
-func (b *privateBytes) lendLocked(l *lentMap) error {
-	if len(b.pages) == 0 {
-		return nil
-	}
-	s := l.byteRange()
-	own := b.ownPages(l, s)
-	for index, private := range b.pages {
-		at := index * pageBytes
-		if at < s.from || at >= s.to || l.base[index] != nil && own(at) {
-			continue
-		}
-		page := make([]byte, pageBytes)
-		if l.copyOut(page, at-l.offset) != nil {
-			continue // past the end of the file
-		}
-		private.overlay(page, 0)
-		if l.copyIn(at-l.offset, page) != nil {
-			return ErrSIGBUS
-		}
-		l.setBase(index, page)
-	}
-	return nil
-}
-
 // data returns the bytes of the private map of the window that holds pos, for good.
 func (b *privateBytes) data(pos int64) ([]byte, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s, size, err := b.windowOf(pos)
+	s, err := b.windowOf(pos)
 	if err != nil {
 		return nil, err
 	}
@@ -268,28 +163,28 @@ func (b *privateBytes) data(pos int64) ([]byte, error) {
 		l.exposed = true
 		l.life.exposed.Store(true)
 	}
-	limit := min(size-l.offset, int64(len(l.data)))
-	return l.data[:limit:limit], nil
+	from, to := max(s.from-l.offset, 0), min(s.to-l.offset, int64(len(l.data)))
+	return l.data[from:to:to], nil
 }
 
 // windowOf returns the range of the window that holds pos, as far as the file reaches.
-func (b *privateBytes) windowOf(pos int64) (s byteRange, size int64, err error) {
+func (b *privateBytes) windowOf(pos int64) (byteRange, error) {
 	info, err := b.maps.mappable()
 	if err != nil {
-		return byteRange{}, 0, err
+		return byteRange{}, err
 	}
-	size = info.Size()
+	size := info.Size()
 	w := &b.maps.windows
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
 	case size == 0 || w.size != wholeFile && pos >= size:
-		return byteRange{}, size, io.EOF
+		return byteRange{}, io.EOF
 	case w.size == wholeFile:
-		return byteRange{0, size}, size, nil
+		return byteRange{0, size}, nil
 	}
 	from := pos - pos%w.size
-	return byteRange{from, min(from+w.size, size)}, size, nil
+	return byteRange{from, min(from+w.size, size)}, nil
 }
 
 // lentMapLocked returns a private map that has the range, or with exposed the one that Data has
@@ -303,32 +198,30 @@ func (b *privateBytes) lentMapLocked(s byteRange, pos int64, exposed bool) (*len
 		return nil, err
 	}
 	for _, l := range b.lent {
-		r := l.byteRange()
-		if !l.stale && b.maps.copiedUp.Load() && hasChanged(l.info, info) {
-			l.stale = true
-			b.takeLocked(l, r) // into the map that is made in its place
+		l.stale = l.stale || b.maps.copiedUp.Load() && hasChanged(l.info, info)
+	}
+	found := b.findLocked(s, pos, exposed)
+	for _, l := range slices.Clone(b.lent) {
+		if l != found && l.isLent() && l.byteRange().overlaps(s) {
+			b.takeLocked(l, s) // what was stored there is to be seen in the others; it drops those not lent
 		}
-		if l.stale {
-			continue
-		}
-		if r.from <= s.from && s.to <= r.to || exposed && l.exposed && r.from <= pos && pos < r.to {
-			return l, nil
-		}
+	}
+	if found = b.findLocked(s, pos, exposed); found != nil {
+		return found, nil
 	}
 	return b.newLentLocked(s, info)
 }
 
-func (b *privateBytes) newLentLocked(s byteRange, info os.FileInfo) (*lentMap, error) {
-	if b.ended {
-		return nil, fs.ErrClosed
+// findLocked is lentMapLocked for a map that is there. Of several it takes one that Data has handed out.
+func (b *privateBytes) findLocked(s byteRange, pos int64, exposed bool) (found *lentMap) {
+	for _, l := range b.lent {
+		r := l.byteRange()
+		covers := r.from <= s.from && s.to <= r.to || exposed && l.exposed && r.from <= pos && pos < r.to
+		if covers && !l.stale && (found == nil || !found.exposed) {
+			found = l
+		}
 	}
-	m, err := b.maps.mapRange(s.from, s.to-s.from, mapWrite|mapPrivate)
-	if err != nil {
-		return nil, err
-	}
-	l := &lentMap{mapping: m, info: info}
-	b.lent = append(b.lent, l)
-	return l, nil
+	return found
 }
 
 // view lends the bytes [off, off+n) of a file that has them, until endView.
@@ -360,7 +253,7 @@ func (b *privateBytes) endView(l *lentMap, off, n int64) {
 	l.views--
 	b.maps.show(s)
 	defer b.maps.unpin(l.mapping)
-	if b.ended || l.exposed {
+	if b.ended || l.exposed && len(b.lent) == 1 {
 		return
 	}
 	clean := b.takeLocked(l, s)
@@ -371,80 +264,12 @@ func (b *privateBytes) endView(l *lentMap, off, n int64) {
 
 // viewMapLocked returns a map to view a range in: the whole file's, if it is mapped as a whole.
 func (b *privateBytes) viewMapLocked(s byteRange) (*lentMap, error) {
-	if whole, _, err := b.windowOf(s.from); err == nil && whole.from == 0 && s.to <= whole.to {
+	if whole, err := b.windowOf(s.from); err == nil && whole.from == 0 && s.to <= whole.to {
 		if l, err := b.lentMapLocked(whole, s.from, false); err == nil {
 			return l, nil
 		}
 	}
 	return b.lentMapLocked(s, s.from, false)
-}
-
-// dropLocked takes away a lent map that nobody uses.
-func (b *privateBytes) dropLocked(l *lentMap) {
-	if l.isLent() {
-		return
-	}
-	for i, other := range b.lent {
-		if other == l {
-			b.lent = append(b.lent[:i:i], b.lent[i+1:]...)
-		}
-	}
-	l.release()
-	b.maps.unpin(l.mapping)
-}
-
-// takeLocked takes over what was stored in a range of a lent map, and reports whether no page is its own. It
-// looks at the pages that are the map's own, for bytes that are others than those copied there or, if
-// none were, than calls give.
-func (b *privateBytes) takeLocked(l *lentMap, s byteRange) (clean bool) {
-	s = s.pages()
-	s.to = min(s.to, l.offset+int64(len(l.data)))
-	own := b.ownPages(l, s)
-	clean = true
-	page, now := make([]byte, pageBytes), make([]byte, pageBytes)
-	for at := s.from; at < s.to; at += pageBytes {
-		if !own(at) || l.copyOut(page, at-l.offset) != nil {
-			continue
-		}
-		clean = false // it does not follow the file any more
-		base := l.base[at/pageBytes]
-		if base == nil {
-			base = now[:b.readLocked(now, at)]
-		}
-		if !bytes.Equal(page[:len(base)], base) {
-			b.takePageLocked(page[:len(base)], base, at)
-		}
-	}
-	return clean
-}
-
-// readLocked reads the page at off as calls show it, and returns how much of it there is.
-func (b *privateBytes) readLocked(page []byte, off int64) int {
-	n, err := b.maps.file.ReadAt(page, off)
-	if err != nil && err != io.EOF {
-		return 0
-	}
-	if private := b.pages[off/pageBytes]; private != nil {
-		private.overlay(page[:n], 0)
-	}
-	return n
-}
-
-// takePageLocked makes private what page, at off, has other than base.
-func (b *privateBytes) takePageLocked(page, base []byte, off int64) {
-	b.maps.hide(byteRange{off, off + pageBytes}, true)
-	private := b.pageLocked(off / pageBytes)
-	for from := 0; from < len(page); from++ {
-		if page[from] == base[from] {
-			continue
-		}
-		to := from + 1
-		for to < len(page) && page[to] != base[to] {
-			to++
-		}
-		private.write(page[from:to], from)
-		from = to
-	}
 }
 
 // letGo takes the lent maps away, for a change of the file that they would prevent, with what was

@@ -30,7 +30,7 @@ var floors = []string{
 	3: "mapping.go",
 	4: "window.go demand.go descriptor.go openfile.go trust.go",
 	5: "filemaps.go makemap.go residency.go hints.go",
-	6: "private.go position.go sync.go flusher.go",
+	6: "private.go lent.go position.go sync.go flusher.go",
 	7: "mappedfile.go stream.go handles.go view.go batch.go advise.go pages.go hole.go sigbus.go",
 	8: "memmapfs.go stats.go",
 	9: "shared.go shared_create.go shared_lock.go shared_wait.go",
