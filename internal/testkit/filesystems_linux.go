@@ -82,6 +82,9 @@ func MountKind(t testing.TB, kind string, files map[string][]byte) (dir string) 
 func writeFiles(t testing.TB, dir string, files map[string][]byte) {
 	t.Helper()
 	for name, data := range files {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
 			fillByMap(t, filepath.Join(dir, name), data) // hugetlbfs knows no write
 		}

@@ -38,7 +38,23 @@ import (
 //   - Data of a copy-on-write handle may end where the file ended when Data was first called.
 
 // TestDifferential catches every deviation from the plain file that random operations can find.
-func TestDifferential(t *testing.T) {
+func TestDifferential(t *testing.T) { runDifferential(t, world{dir: *testkit.DirFlag}) }
+
+// world is where the mapped files are.
+type world struct {
+	dir       string            // empty is a new one for each row
+	momentary bool              // slices from Data show the file of the moment at which it was called
+	layer     map[string][]byte // files that are there already, below dir, in a folder for each row
+}
+
+// folder is the row's own in a world.
+func folder(m testkit.Mode) string { return strings.ReplaceAll(m.Name, " ", "-") }
+
+// layerFile is the name of the n-th file of a row that is there already.
+func layerFile(m testkit.Mode, n int) string { return fmt.Sprintf("%s/layer-%d", folder(m), n) }
+
+// runDifferential is TestDifferential in a world.
+func runDifferential(t *testing.T, w world) {
 	seed := *testkit.SeedFlag
 	if seed == 0 {
 		seed = rand.Uint64()
@@ -62,7 +78,7 @@ func TestDifferential(t *testing.T) {
 	testkit.EachMode(t, func(t *testing.T, m testkit.Mode) {
 		row := fnv.New64()
 		row.Write([]byte(m.Name)) // each row runs a sequence of its own
-		s := newSequence(t, m, &randomChoices{rand.New(rand.NewPCG(seed, row.Sum64()))})
+		s := newSequence(t, m, w, &randomChoices{rand.New(rand.NewPCG(seed, row.Sum64()))})
 		s.origin = fmt.Sprintf("-seed %d", seed)
 		s.run(steps)
 		t.Logf("%d of %d steps on a mapped file", s.mappedSteps, s.steps)
@@ -91,7 +107,7 @@ func FuzzOperations(f *testing.F) {
 		if len(data) == 0 {
 			return
 		}
-		s := newSequence(t, testkit.Modes[int(data[0])%len(testkit.Modes)], &recordedChoices{data[1:]})
+		s := newSequence(t, testkit.Modes[int(data[0])%len(testkit.Modes)], world{}, &recordedChoices{data[1:]})
 		s.origin = "the fuzzer's bytes"
 		s.run(500)
 	})
@@ -142,6 +158,7 @@ type operationSequence struct {
 	m       testkit.Mode
 	choose  choices
 	origin  string // how to repeat the run
+	world   world
 	subject side
 	twin    side
 	handles [handleSlots]*handle
@@ -153,6 +170,7 @@ type operationSequence struct {
 
 	steps       int
 	mappedSteps int
+	layers      int // how many files of the world's layer were used
 	log         []string
 }
 
@@ -160,9 +178,10 @@ type operationSequence struct {
 type side struct {
 	fileSystem absfs.FileSystem
 	dir        string // native
+	file       string // its name in dir
 }
 
-func (s *side) native() string { return filepath.Join(s.dir, fileName) }
+func (s *side) native() string { return filepath.Join(s.dir, s.file) }
 
 func (s *side) name() string { return osfs.FromNative(s.native()) }
 
@@ -191,23 +210,28 @@ func (h *handle) mapped() *memmapfs.MappedFile {
 	return mapped
 }
 
-func newSequence(t testing.TB, m testkit.Mode, choose choices) *operationSequence {
-	s := &operationSequence{t: t, m: m, choose: choose, window: 64 << 10}
+func newSequence(t testing.TB, m testkit.Mode, w world, choose choices) *operationSequence {
+	s := &operationSequence{t: t, m: m, world: w, choose: choose, window: 64 << 10}
 	dir := testkit.TestDir(t)
 	s.subject.dir, s.twin.dir = filepath.Join(dir, "subject"), filepath.Join(dir, "twin")
+	if w.dir != "" {
+		s.subject.dir = filepath.Join(w.dir, folder(m))
+	}
+	s.subject.file, s.twin.file = fileName, fileName
 	s.subject.fileSystem, s.twin.fileSystem = m.OverOS(t), testkit.PlainFileSystem(t)
 	if m.Windowed() {
 		s.window = (m.Config.WindowSize + testkit.MapAlignment - 1) / testkit.MapAlignment * testkit.MapAlignment
 	}
 	s.limit = max(24*testkit.PageSize, 5*s.window)
 	for _, side := range []*side{&s.subject, &s.twin} {
-		if err := os.Mkdir(side.dir, 0o755); err != nil {
+		if err := os.Mkdir(side.dir, 0o755); err != nil && !(w.layer != nil && errors.Is(err, os.ErrExist)) {
 			t.Fatal(err)
 		}
 	}
 	s.outside(func(side *side) error {
 		return os.WriteFile(side.native(), testkit.Content(int(3*s.window+123)), 0o644)
 	})
+	s.nextOfLayer()
 	return s
 }
 
@@ -842,7 +866,7 @@ func (s *operationSequence) data(h *handle, slot int) {
 		s.fail("slot %d: Data, of the file from %d on: %s", slot, from, difference)
 	}
 	h.exposed = true
-	if s.choose.below(2) == 0 {
+	if s.choose.below(2) == 0 && !s.world.momentary {
 		h.held, h.heldAt = data, from
 	}
 }
@@ -1283,6 +1307,9 @@ func (s *operationSequence) outsideReplace(_ *handle, _ int) {
 	if runtime.GOOS == "windows" {
 		return // Windows refuses to replace or remove an open file
 	}
+	if s.nextOfLayer() {
+		return
+	}
 	data := s.payload(s.length(s.limit))
 	how := s.choose.below(3)
 	s.note("outside %s, %d bytes", []string{"rename over", "remove and create", "remove"}[how], len(data))
@@ -1303,6 +1330,23 @@ func (s *operationSequence) outsideReplace(_ *handle, _ int) {
 		return nil
 	})
 	s.generation++
+}
+
+// nextOfLayer goes on with another file of the world's layer, if one is left.
+func (s *operationSequence) nextOfLayer() bool {
+	name := layerFile(s.m, s.layers)
+	data, left := s.world.layer[name]
+	if !left {
+		return false
+	}
+	s.layers++
+	s.subject.file, s.twin.file = filepath.Base(name), filepath.Base(name)
+	s.note("%s, %d bytes", name, len(data))
+	if err := os.WriteFile(s.twin.native(), data, 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+	s.generation++
+	return true
 }
 
 // throughFileSystem uses the filesystem's own methods on the open file.
