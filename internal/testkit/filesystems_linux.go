@@ -27,6 +27,13 @@ var Kinds = []struct {
 // to: they are copied into by a map.
 func MountKind(t testing.TB, kind string, files map[string][]byte) (dir string) {
 	t.Helper()
+	return MountWith(t, kind, "", files)
+}
+
+// MountWith is MountKind with more options for mount(8), where there is a disk.
+func MountWith(t testing.TB, kind, options string, files map[string][]byte) (dir string) {
+	t.Helper()
+	options = strings.TrimSuffix("loop,"+options, ",")
 	NotEmulated(t, "mounts are the host's")
 	root := t.TempDir()
 	source, image := filepath.Join(root, "source"), filepath.Join(root, "image")
@@ -41,12 +48,12 @@ func MountKind(t testing.TB, kind string, files map[string][]byte) (dir string) 
 	switch kind {
 	case "ext4":
 		err = First(func() error { return MakeExt4(image, 64<<20) },
-			func() error { return Mount(t, dir, "-t", kind, "-o", "loop", image) })
+			func() error { return Mount(t, dir, "-t", kind, "-o", options, image) })
 	case "xfs", "btrfs":
 		err = First(func() error { return os.WriteFile(image, nil, 0o600) },
 			func() error { return os.Truncate(image, 512<<20) },
 			func() error { return command("mkfs."+kind, "-q", image) },
-			func() error { return Mount(t, dir, "-t", kind, "-o", "loop", image) })
+			func() error { return Mount(t, dir, "-t", kind, "-o", options, image) })
 	case "tmpfs":
 		err = Mount(t, dir, "-t", kind, "-o", "size=64m", "none")
 	case "hugetlbfs":
@@ -55,12 +62,12 @@ func MountKind(t testing.TB, kind string, files map[string][]byte) (dir string) 
 	case "squashfs":
 		writeFiles(t, source, files)
 		err = First(func() error { return command("mksquashfs", source, image, "-quiet", "-no-progress") },
-			func() error { return Mount(t, dir, "-t", kind, "-o", "loop", image) })
+			func() error { return Mount(t, dir, "-t", kind, "-o", options, image) })
 		files = nil
 	case "erofs":
 		writeFiles(t, source, files)
 		err = First(func() error { return command("mkfs.erofs", "--quiet", image, source) },
-			func() error { return Mount(t, dir, "-t", kind, "-o", "loop", image) })
+			func() error { return Mount(t, dir, "-t", kind, "-o", options, image) })
 		files = nil
 	case "overlay":
 		writeFiles(t, source, files)
@@ -169,5 +176,35 @@ func mountBindfs(t testing.TB, source, dir string) error {
 			return fmt.Errorf("bindfs has ended: %v", err)
 		default:
 		}
+	}
+}
+
+// ShutDown ends a filesystem as a disk that is pulled out does (FS_IOC_SHUTDOWN): nothing reaches it any more.
+func ShutDown(t testing.TB, dir string) {
+	t.Helper()
+	const shutDown, withoutLog = 0x8004587d, 2
+	file, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if err := unix.IoctlSetPointerInt(int(file.Fd()), shutDown, withoutLog); err != nil {
+		t.Skip("this filesystem cannot be shut down: ", err)
+	}
+}
+
+// TriggerError has an ext4 find an error, after which it does what its mount option errors= says.
+func TriggerError(t testing.TB, dir string) {
+	t.Helper()
+	var status unix.Stat_t
+	if err := unix.Stat(dir, &status); err != nil {
+		t.Fatal(err)
+	}
+	device, err := os.Readlink(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(status.Dev), unix.Minor(status.Dev)))
+	if err == nil {
+		err = os.WriteFile("/sys/fs/ext4/"+filepath.Base(device)+"/trigger_fs_error", []byte("1"), 0)
+	}
+	if err != nil {
+		t.Skip("this kernel does not let an error be triggered: ", err)
 	}
 }
