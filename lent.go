@@ -17,6 +17,7 @@ type lentMap struct {
 	views   int              // that are running
 	exposed bool             // Data has handed out its bytes, for good
 	has     map[int64]bool   // pages of the file into which private bytes were copied
+	owns    bool             // some of its pages are its own, and do not follow the file
 	stale   bool             // it is of a file that has become another one: see fileMaps.isStale
 	base    map[int64][]byte // what was copied into its pages, by page of the file
 }
@@ -116,12 +117,13 @@ func (l *lentMap) setBase(index int64, base []byte) {
 	l.base[index] = base
 }
 
-// lendLocked copies the private bytes of the map's range into it, in pages that are not its own.
-func (b *privateBytes) lendLocked(l *lentMap) error {
+// lendLocked copies the private bytes of a range into the map, in pages that are not its own.
+func (b *privateBytes) lendLocked(l *lentMap, s byteRange) error {
 	if len(b.pages) == 0 {
 		return nil
 	}
-	s := l.byteRange()
+	s = s.pages()
+	s = byteRange{max(s.from, l.offset), min(s.to, l.offset+int64(len(l.data)))}
 	own, told := b.ownPages(l, s)
 	for index, private := range b.pages {
 		at := index * pageBytes

@@ -22,6 +22,10 @@ import (
 // file: ranges past the end of the map, pages not known to be in memory, files that cannot
 // be mapped at all, and those of which a map may show other bytes (see Config.Mapping).
 //
+// The file's access time moves when it is mapped and when a call goes to the file, and not with
+// each call that a map serves (mmap(2)). Its modification time moves as the plain file's does, for
+// bytes that were stored into a map at the latest with the next flush and with Close.
+//
 // All methods may be called at the same time from many goroutines, as far as the wrapped
 // file allows it. Errors are *fs.PathError, io.EOF excepted, and fs.ErrClosed after Close.
 type MappedFile struct {

@@ -154,7 +154,7 @@ func (b *privateBytes) data(pos int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := b.lendLocked(l); err != nil {
+	if err := b.lendLocked(l, l.byteRange()); err != nil {
 		b.dropLocked(l)
 		return nil, err
 	}
@@ -233,7 +233,7 @@ func (b *privateBytes) view(off, n int64) (*lentMap, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := b.lendLocked(l); err != nil {
+	if err := b.lendLocked(l, s); err != nil {
 		b.dropLocked(l)
 		return nil, err
 	}
@@ -256,8 +256,8 @@ func (b *privateBytes) endView(l *lentMap, off, n int64) {
 	if b.ended || l.exposed && len(b.lent) == 1 {
 		return
 	}
-	clean := b.takeLocked(l, s)
-	if l.views == 0 && (!clean || b.maps.copiedUp.Load()) {
+	l.owns = !b.takeLocked(l, s) || l.owns
+	if l.views == 0 && (l.owns || b.maps.copiedUp.Load()) {
 		b.dropLocked(l)
 	}
 }

@@ -15,10 +15,10 @@ func TestDifferentialOnOverlay(t *testing.T) {
 			files[layerFile(m, n)] = testkit.Content(int(testkit.PageSize)*(n+1)*3/2 + 123)
 		}
 	}
-	runDifferential(t, world{testkit.MountKind(t, "overlay", files), true, files})
+	runDifferential(t, world{dir: testkit.MountKind(t, "overlay", files), momentary: true, layer: files})
 }
 
 // Catches what is different on FUSE.
 func TestDifferentialOnFUSE(t *testing.T) {
-	runDifferential(t, world{dir: testkit.MountKind(t, "fuse", nil)})
+	runDifferential(t, world{dir: testkit.MountKind(t, "fuse", nil), noHoles: true})
 }
