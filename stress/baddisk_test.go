@@ -573,6 +573,8 @@ func TestWritesToUnreadablePages(t *testing.T) {
 							_, err := file.WriteAt(p, s.off)
 							must(t, err)
 							must(t, file.Sync())
+							_, err = file.WriteAt(p, s.off) // the next one may be a store
+							must(t, err)
 						}
 						m.set(t, name, badfs.Faults{BadReads: badPages})
 						n, err := file.WriteAt(p, s.off)
@@ -852,7 +854,11 @@ func failedBackgroundFlush(t *testing.T, m *mounted, name, failing, reportedBy s
 		faults = badfs.Faults{BadWrites: []int64{0}}
 	}
 	must(t, m.Set(name, faults))
-	write("hello")
+	if hot {
+		must(t, mapped.View(0, 5, func(b []byte) error { copy(b, "hello"); return nil }))
+	} else {
+		write("hello")
+	}
 	select {
 	case err := <-told:
 		if !errors.Is(err, syscall.EIO) {
