@@ -696,6 +696,42 @@ func BenchmarkReadAtBySize(b *testing.B) {
 	}
 }
 
+// BenchmarkReadEndsInZero reads 64 bytes whose last one is a zero, which has to be proved to lie inside the
+// file, or is not.
+func BenchmarkReadEndsInZero(b *testing.B) {
+	const length = 64
+	data := bytes.Repeat([]byte{1}, 64*testkit.Kibibyte)
+	for at := length - 1; at < len(data); at += 2 * length {
+		data[at] = 0
+	}
+	name := testkit.WriteFile(b, testkit.TestDir(b), "file", data)
+	for _, zero := range []bool{false, true} {
+		b.Run(fmt.Sprintf("zero=%v", zero), func(b *testing.B) {
+			compare(b, reading, func(b *testing.B, fileSystem absfs.FileSystem) {
+				file := testkit.MustOpen(b, fileSystem, name, os.O_RDONLY)
+				testkit.MapNow(file)
+				warm(b, file, int64(len(data)), false)
+				buffer := make([]byte, length)
+				first := int64(length)
+				if zero {
+					first = 0
+				}
+				b.SetBytes(length)
+				b.ResetTimer()
+				for i := range b.N {
+					off := first + int64(i%256)*2*length // not in the last page
+					if _, err := file.ReadAt(buffer, off); err != nil {
+						b.Fatal(err)
+					}
+				}
+				if (buffer[length-1] == 0) != zero {
+					b.Fatal("the last byte is another one")
+				}
+			})
+		})
+	}
+}
+
 func BenchmarkReadAtByOpenFiles(b *testing.B) {
 	const size, length = 64 * testkit.Kibibyte, 64
 	dir := testkit.TestDir(b)

@@ -171,7 +171,7 @@ func TestStoreNotedAfterClose(t *testing.T) {
 	}
 	f.unsynced.exposed.Store(false)
 	f.unsynced.dirty.Store(false)
-	f.maps.learnWritten(0, int(pageBytes), f.maps.beginWrite()) // as by a write beside Sync
+	f.maps.learnWritten(0, make([]byte, pageBytes), f.maps.beginWrite()) // as by a write beside Sync
 
 	stored, goOn := make(chan struct{}), make(chan struct{})
 	var asked atomic.Int32

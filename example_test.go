@@ -582,6 +582,37 @@ func ExampleNew_customConfig() {
 	// Output: Created memmapfs with custom config
 }
 
+// In a container most files lie on an overlay filesystem, of which a map may show
+// an old file once somebody has opened it for writing. So MapAuto serves no calls
+// from maps of files opened there for reading. For files that nobody changes while
+// they are open, such as those that came with the container's image, the program
+// can vouch, and has the speed of maps.
+func ExampleMappingPolicy() {
+	path, remove := temporaryFile([]byte("part of the image"))
+	defer remove()
+
+	base, err := osfs.NewFS()
+	check(err)
+	config := memmapfs.DefaultConfig()
+	config.Mapping = memmapfs.MapAlways
+	filesystem := memmapfs.New(base, config)
+	file, err := filesystem.Open(path)
+	check(err)
+
+	buffer := make([]byte, 5)
+	for range 1000 {
+		_, err = file.ReadAt(buffer, 12)
+		check(err)
+	}
+	if reason := file.(*memmapfs.MappedFile).MappingError(); reason != nil && !errors.Is(reason, errors.ErrUnsupported) {
+		fmt.Println("not mapped:", reason)
+	}
+	check(file.Close())
+
+	fmt.Printf("%s\n", buffer)
+	// Output: image
+}
+
 // Reads go over the edges of windows unnoticed.
 func ExampleNew_windowedMapping() {
 	path, remove := temporaryFile(make([]byte, 10<<20))

@@ -23,10 +23,11 @@ type fileMaps struct {
 
 	writable bool // its maps can be stored to, and the stores reach the file
 
-	refused    atomic.Pointer[refusal]
-	trusted    atomic.Bool // calls may be served from maps; set with the first map
-	compares   atomic.Bool // the wrapped file's type is not known: see refuseTransformed
-	fillsHoles atomic.Bool // reading a hole through a map takes a block of the disk
+	refused      atomic.Pointer[refusal]
+	trusted      atomic.Bool // calls may be served from maps; set with the first map
+	compares     atomic.Bool // the wrapped file's type is not known: see compareLocked
+	altersWrites atomic.Bool // such a file has written other bytes than it was given: nothing is stored
+	fillsHoles   atomic.Bool // reading a hole through a map takes a block of the disk
 
 	descriptor     atomic.Pointer[descriptor]  // changed under windows.mu
 	identity       atomic.Pointer[os.FileInfo] // when it was last mapped
@@ -268,7 +269,7 @@ func (f *fileMaps) writeThrough(p []byte, off int64) (int, error) {
 		costs.call.note(time.Since(began))
 	}
 	if n > 0 {
-		f.learnWritten(off, n, term)
+		f.learnWritten(off, p[:n], term)
 	}
 	return n, err
 }

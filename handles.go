@@ -267,7 +267,7 @@ func (h *handles) tick() {
 			continue
 		}
 		any = true
-		if forget {
+		if forget || endTerm && f.maps.compares.Load() { // a type that is not known may begin to transform
 			f.maps.forget()
 		}
 		if endTerm {

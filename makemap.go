@@ -162,10 +162,10 @@ func (f *fileMaps) mapIndexLocked(off int64, info os.FileInfo, byName bool) (*ma
 // they are stale. The caller holds windows.mu and knows that there is room.
 func (f *fileMaps) replaceLocked(m *mapping, stale bool) {
 	w := &f.windows
-	before := len(w.live)
-	for stale && len(w.live) > 0 {
-		f.keepLostLocked(w.drop(len(w.live) - 1))
+	if stale {
+		f.dropAllLocked()
 	}
+	before := len(w.live)
 	f.keepLostLocked(w.makeRoom(m.index))
 	f.host.counters.windowsDropped.Add(int64(before - len(w.live)))
 	w.insert(m)
@@ -176,10 +176,16 @@ func (f *fileMaps) replaceLocked(m *mapping, stale bool) {
 // for writing, and a map stays one of the old file.
 func (f *fileMaps) isStale(info os.FileInfo) bool {
 	identity := f.identity.Load()
-	if identity == nil || !f.copiedUp.Load() {
-		return false
+	return identity != nil && f.copiedUp.Load() && hasChanged(*identity, info)
+}
+
+// dropAllLocked drops the live windows, of a file that has become another one. Those whose bytes Data
+// has handed out stay mapped. The caller holds windows.mu.
+func (f *fileMaps) dropAllLocked() {
+	f.host.counters.windowsDropped.Add(int64(len(f.windows.live)))
+	for len(f.windows.live) > 0 {
+		f.keepLostLocked(f.windows.drop(len(f.windows.live) - 1))
 	}
-	return !(*identity).ModTime().Equal(info.ModTime()) || (*identity).Size() != info.Size()
 }
 
 // mapRange maps [off, off+n) for one View, all of it: if the file has shrunk meanwhile, the access
@@ -200,6 +206,7 @@ func (f *fileMaps) mapRange(off, n int64, flags int) (*mapping, error) {
 	if err != nil {
 		return nil, err
 	}
+	stale := f.isStale(info)
 	offset := off - off%max(f.windows.unit, mapAlignment)
 	m, err := f.newMapping(offset, off+n-offset, flags, true)
 	if err != nil {
@@ -209,6 +216,9 @@ func (f *fileMaps) mapRange(off, n int64, flags int) (*mapping, error) {
 		f.keepLostLocked(m.release())
 		f.dropDescriptorLocked(true)
 		return nil, err
+	}
+	if stale {
+		f.dropAllLocked()
 	}
 	m.limit.Store(off + n - offset)
 	f.readIn(m)
@@ -229,7 +239,6 @@ func (f *fileMaps) mapFlags() int {
 	return 0
 }
 
-// errTooLarge reports a range that the address space cannot hold.
 var errTooLarge = errors.New("too large for the address space")
 
 // errOutOfWindows reports that there is no window that could be dropped for another one.

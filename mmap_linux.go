@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -174,6 +175,15 @@ func sysFilesystem(fd uintptr) (kind int, name string, err error) {
 		return filesystemUnknown, "AFS", nil
 	}
 	return filesystemUnknown, "a filesystem of the unknown type 0x" + strconv.FormatUint(uint64(uint32(status.Type)), 16), nil
+}
+
+// sysChangeTime returns the time, in nanoseconds, at which the inode was last changed, from what
+// os.FileInfo has of the system. Nobody can set it (inode(7)).
+func sysChangeTime(description any) int64 {
+	if status, ok := description.(*syscall.Stat_t); ok {
+		return status.Ctim.Nano()
+	}
+	return 0
 }
 
 // sysDirtyPages counts the pages of a file that are to be written to the disk, or are being written. It

@@ -60,6 +60,8 @@ func sysMapUnit(fd uintptr) (int64, error) { return 0, errors.ErrUnsupported }
 
 func sysReadAhead(fd uintptr, offset, length int64) error { return errors.ErrUnsupported }
 
+func sysChangeTime(description any) int64 { return 0 } // only overlayfs needs it
+
 func sysMayWrite(fd uintptr) error { return errors.ErrUnsupported }
 
 func sysPunchHole(fd uintptr, offset, length int64) error { return errors.ErrUnsupported }

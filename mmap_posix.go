@@ -36,6 +36,8 @@ func sysLockPages(data []byte, ordinary bool) error { return unix.Mlock(data) }
 
 func sysMapUnit(fd uintptr) (int64, error) { return 0, errors.ErrUnsupported }
 
+func sysChangeTime(description any) int64 { return 0 } // only overlayfs needs it
+
 func sysMayWrite(fd uintptr) error { return errors.ErrUnsupported }
 
 func sysMapPastEnd() ([]byte, error) { return nil, errors.ErrUnsupported }

@@ -38,6 +38,8 @@ type lentMap struct {
 	views   int              // that are running
 	exposed bool             // Data has handed out its bytes, for good
 	filled  bool             // the private bytes were copied into it once; later ones are mirrored
+	info    os.FileInfo      // of the file, before it was made
+	stale   bool             // it is of a file that has become another one: see fileMaps.isStale
 	base    map[int64][]byte // what was copied into its pages, by page of the file
 }
 
@@ -172,8 +174,18 @@ func (b *privateBytes) overlayLent(l *lentMap, p []byte, off int64) {
 		if buffer == nil {
 			buffer = make([]byte, pageBytes)
 		}
-		if l.copyOut(buffer[:len(p)], at-l.offset) == nil {
+		if l.copyOut(buffer[:len(p)], at-l.offset) != nil {
+			return
+		}
+		base := l.base[at/pageBytes]
+		if base == nil {
 			copy(p, buffer)
+			return
+		}
+		for i, b := range base[at%pageBytes:][:len(p)] {
+			if buffer[i] != b { // stored there; what was only copied there is the file's, or private
+				p[i] = buffer[i]
+			}
 		}
 	})
 }
@@ -266,10 +278,16 @@ func (b *privateBytes) lendFromLocked(from, to *lentMap) {
 	s := byteRange{max(from.offset, to.offset), min(from.byteRange().to, to.byteRange().to)}
 	own := b.ownPages(from, s)
 	for at := s.from; at < s.to; at += pageBytes {
-		page := make([]byte, pageBytes)
-		if own(at) && from.copyOut(page, at-from.offset) == nil {
-			to.setPage(page, at/pageBytes)
+		page, result := make([]byte, pageBytes), make([]byte, pageBytes)
+		if !own(at) || from.copyOut(page, at-from.offset) != nil || to.copyOut(result, at-to.offset) != nil {
+			continue
 		}
+		if base := from.base[at/pageBytes]; base != nil {
+			eachChange(page[:len(base)], base, func(from, to int) { copy(result[from:to], page[from:to]) })
+		} else {
+			result = page
+		}
+		to.setPage(result, at/pageBytes)
 	}
 }
 
@@ -325,18 +343,30 @@ func (b *privateBytes) windowOf(pos int64) (s byteRange, size int64, err error) 
 // dataMapLocked returns the private map for Data: the one that it has handed out for pos before, although
 // it may end before the window does now, or one that has just the window.
 func (b *privateBytes) dataMapLocked(window byteRange, pos int64) (*lentMap, error) {
+	b.ageLocked()
 	for _, l := range b.lent {
 		r := l.byteRange()
-		if l.exposed && r.from == window.from && (r.to > pos || b.maps.windows.mapsWhole()) {
+		if l.exposed && !l.stale && r.from == window.from && (r.to > pos || b.maps.windows.mapsWhole()) {
 			return l, nil
 		}
 	}
 	for _, l := range b.lent {
-		if l.byteRange() == (byteRange{window.from, roundUp(window.to)}) {
+		if !l.stale && l.byteRange() == (byteRange{window.from, roundUp(window.to)}) {
 			return l, nil
 		}
 	}
 	return b.newLentLocked(window)
+}
+
+// ageLocked finds the lent maps that are stale.
+func (b *privateBytes) ageLocked() {
+	if !b.maps.copiedUp.Load() {
+		return
+	}
+	info, err := b.maps.stat()
+	for _, l := range b.lent {
+		l.stale = l.stale || err == nil && hasChanged(l.info, info)
+	}
 }
 
 // newLentLocked makes a private map that has the range.
@@ -347,11 +377,15 @@ func (b *privateBytes) newLentLocked(s byteRange) (*lentMap, error) {
 	if s.to-s.from > maxApart && standApart() {
 		return nil, errTooLargeApart
 	}
+	info, err := b.maps.stat()
+	if err != nil {
+		return nil, err
+	}
 	m, err := b.maps.mapRange(s.from, s.to-s.from, mapWrite|mapPrivate)
 	if err != nil {
 		return nil, err
 	}
-	l := &lentMap{mapping: m}
+	l := &lentMap{mapping: m, info: info}
 	b.lent = append(b.lent, l)
 	return l, nil
 }
@@ -394,10 +428,11 @@ func (b *privateBytes) endView(l *lentMap, off, n int64) {
 // viewMapLocked returns a map to view a range in: the one that Data has handed out, if that has all of it;
 // else the whole file's, if the file is mapped as a whole.
 func (b *privateBytes) viewMapLocked(s byteRange) (*lentMap, error) {
+	b.ageLocked()
 	exposed := false
 	for _, l := range b.lent {
 		if r := l.byteRange(); l.exposed && r.overlaps(s) {
-			if r.from <= s.from && s.to <= r.to {
+			if r.from <= s.from && s.to <= r.to && !l.stale {
 				return l, nil
 			}
 			exposed = true
@@ -407,7 +442,7 @@ func (b *privateBytes) viewMapLocked(s byteRange) (*lentMap, error) {
 		return b.newLentLocked(s)
 	}
 	for _, l := range b.lent {
-		if r := l.byteRange(); r.from <= s.from && s.to <= r.to {
+		if r := l.byteRange(); r.from <= s.from && s.to <= r.to && !l.stale {
 			return l, nil
 		}
 	}

@@ -112,10 +112,10 @@ func (f *fileMaps) learnRead(p []byte, off int64) {
 
 // learnPages is learnRead for the part of one map.
 func (f *fileMaps) learnPages(m *mapping, start int64, p []byte) {
-	if f.compares.Load() && !f.agrees(m, start, p) {
+	first, last := pageSpan(start, len(p))
+	if f.compares.Load() && !m.resident.has(first, last) && !f.agrees(m, start, p) {
 		return
 	}
-	first, last := pageSpan(start, len(p))
 	if !f.fillsHoles.Load() {
 		f.addKnown(m, first, last)
 		return
@@ -209,19 +209,39 @@ func isZero(p []byte) bool {
 var zeros [4096]byte
 
 // agrees reports whether the map has the bytes p, which the wrapped file of a type that is not
-// known has read. If it has others, again and again, the file is not mapped any more.
+// known has read, and the rest of their pages, which it is asked for. If it has others, again and
+// again, the file is not mapped any more.
 func (f *fileMaps) agrees(m *mapping, start int64, p []byte) bool {
+	end := start + int64(len(p))
+	b := make([]byte, len(p))
+	agrees := m.copyOut(b, start) == nil && bytes.Equal(b, p) || f.mustShowSame(m, start, end)
+	return agrees && f.mustShowSame(m, start-start%pageBytes, start) && f.mustShowSame(m, end, min(roundUp(end), m.limit.Load()))
+}
+
+// agreesWritten is agrees for bytes that the wrapped file has written. If it has written others, the
+// map is never stored to, although it may have what the file reads.
+func (f *fileMaps) agreesWritten(m *mapping, start int64, p []byte) bool {
 	b := make([]byte, len(p))
 	if m.copyOut(b, start) != nil {
 		return false
 	}
-	if bytes.Equal(b, p) {
+	if !bytes.Equal(b, p) && !f.altersWrites.Swap(true) {
+		f.endTerm()
+	}
+	return f.agrees(m, start, b)
+}
+
+// mustShowSame compares the bytes [start, end) of the map with those of the wrapped file, which is not
+// mapped any more if they differ.
+func (f *fileMaps) mustShowSame(m *mapping, start, end int64) bool {
+	if start >= end {
 		return true
 	}
-	if same, err := f.showsSameAt(m, start, len(p)); !same && err == nil {
+	same, err := f.showsSameAt(m, start, int(end-start))
+	if !same && err == nil {
 		f.refuse(refuse(refusedTransformed, errTransformed, true))
 	}
-	return false
+	return same
 }
 
 // probe learns from the kernel which pages around those from first to last are in memory, and
@@ -348,16 +368,19 @@ func (f *fileMaps) beginWrite() uint64 {
 	return f.term
 }
 
-// learnWritten takes note that n bytes at off were written through the wrapped file, by a write that
-// began in a term: the pages are in memory and, if nothing has ended the term, may be stored to.
-func (f *fileMaps) learnWritten(off int64, n int, term uint64) {
+// learnWritten takes note that p was written at off through the wrapped file, by a write that began in
+// a term: the pages are in memory and, if nothing has ended the term, may be stored to.
+func (f *fileMaps) learnWritten(off int64, p []byte, term uint64) {
 	if !f.trusted.Load() || f.host.mute.Load() {
 		return
 	}
-	f.windows.over(off, n, func(m *mapping, start int64, n int) {
+	f.windows.over(off, len(p), func(m *mapping, start int64, n int) {
+		if f.compares.Load() && !f.agreesWritten(m, start, p[m.offset+start-off:][:n]) {
+			return
+		}
 		first, last := pageSpan(start, n)
 		f.addKnown(m, first, last)
-		if !m.writable {
+		if !m.writable || f.altersWrites.Load() {
 			return
 		}
 		f.terms.Lock()

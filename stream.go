@@ -110,7 +110,7 @@ func (f *MappedFile) writeAtFilePosition(p []byte) (int, error) {
 	if n > 0 {
 		if at, seekErr := f.maps.file.Seek(0, io.SeekCurrent); seekErr == nil {
 			f.position.at = at
-			f.maps.learnWritten(at-int64(n), n, term)
+			f.maps.learnWritten(at-int64(n), p[:n], term)
 		}
 		err = join(err, f.unsynced.wrote(f.position.at-int64(n), n))
 	}

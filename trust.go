@@ -149,12 +149,23 @@ func (o *openFile) showsSameAt(m *mapping, start int64, n int) (bool, error) {
 		if err != nil && err != io.EOF {
 			return false, err
 		}
-		if read == 0 || m.copyOut(fromMap[:read], start) != nil {
-			return true, nil // the file has shrunk: there is nothing to compare
+		info, statErr := o.stat()
+		if statErr != nil {
+			return false, statErr
 		}
-		if bytes.Equal(fromFile[:read], fromMap[:read]) {
+		// The file may have been shrunk. If it has not, it has to end where it says that it does,
+		// and the map has to reach that far.
+		n = int(min(int64(n), max(info.Size()-m.offset-start, 0)))
+		if read >= n && m.copyOut(fromMap[:n], start) == nil && bytes.Equal(fromFile[:n], fromMap[:n]) {
 			return true, nil
 		}
 	}
 	return false, nil
+}
+
+// hasChanged reports whether a file was changed between the moments at which two descriptions of it
+// were made. Its modification time alone may have been set back.
+func hasChanged(before, now os.FileInfo) bool {
+	return !before.ModTime().Equal(now.ModTime()) || before.Size() != now.Size() ||
+		sysChangeTime(before.Sys()) != sysChangeTime(now.Sys())
 }

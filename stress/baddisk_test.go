@@ -29,20 +29,26 @@ import (
 )
 
 // The environment of a process that this test binary starts: a server of badfs, which has both of
-// the first two and the third if it collects writes, or the child of a test, which has both of the
+// the first two and those of the next that stand for its options, or the child of a test, which has both of the
 // last two.
 const (
 	serverDirectory = "BADFS_SERVE"
 	serverSocket    = "BADFS_SOCKET"
 	serverReadAhead = "BADFS_READ_AHEAD"
 	serverWriteback = "BADFS_WRITEBACK"
+	serverFresh     = "BADFS_REVALIDATE"
+	serverMaps      = "BADFS_DIRECT_MAPS"
 	childDirectory  = "BADFS_DIRECTORY"
 	childSocket     = "BADFS_CHILD_SOCKET"
 )
 
 func TestMain(m *testing.M) {
 	if directory := os.Getenv(serverDirectory); directory != "" {
-		options := badfs.Options{Writeback: os.Getenv(serverWriteback) != ""}
+		options := badfs.Options{
+			Writeback:  os.Getenv(serverWriteback) != "",
+			Revalidate: os.Getenv(serverFresh) != "",
+			DirectMaps: os.Getenv(serverMaps) != "",
+		}
 		if os.Getenv(serverReadAhead) == "" {
 			options.ReadAhead = 1
 		}
@@ -99,6 +105,12 @@ func mount(t *testing.T, options badfs.Options) *mounted {
 	}
 	if options.Writeback {
 		server.Env = append(server.Env, serverWriteback+"=1")
+	}
+	if options.Revalidate {
+		server.Env = append(server.Env, serverFresh+"=1")
+	}
+	if options.DirectMaps {
+		server.Env = append(server.Env, serverMaps+"=1")
 	}
 	var complaints bytes.Buffer
 	server.Stderr = &complaints
@@ -173,12 +185,14 @@ type config struct {
 
 const windowPages = 16
 
+// configs are configurations that map files of FUSE although a map may show other bytes: what is tested
+// with them is what happens in maps.
 func configs() []config {
 	whole := func(mode memmapfs.MappingMode) memmapfs.Config {
-		return memmapfs.Config{Mode: mode, SyncMode: memmapfs.SyncNever, MapFullFile: true}
+		return memmapfs.Config{Mode: mode, Mapping: memmapfs.MapAlways, SyncMode: memmapfs.SyncNever, MapFullFile: true}
 	}
 	windows := func(mode memmapfs.MappingMode) memmapfs.Config {
-		return memmapfs.Config{Mode: mode, SyncMode: memmapfs.SyncNever, WindowSize: windowPages * pageSize}
+		return memmapfs.Config{Mode: mode, Mapping: memmapfs.MapAlways, SyncMode: memmapfs.SyncNever, WindowSize: windowPages * pageSize}
 	}
 	return []config{
 		{"read-only", whole(memmapfs.ModeReadOnly)},
@@ -559,6 +573,8 @@ func TestWritesToUnreadablePages(t *testing.T) {
 							_, err := file.WriteAt(p, s.off)
 							must(t, err)
 							must(t, file.Sync())
+							_, err = file.WriteAt(p, s.off) // the next one may be a store
+							must(t, err)
 						}
 						m.set(t, name, badfs.Faults{BadReads: badPages})
 						n, err := file.WriteAt(p, s.off)
@@ -838,7 +854,11 @@ func failedBackgroundFlush(t *testing.T, m *mounted, name, failing, reportedBy s
 		faults = badfs.Faults{BadWrites: []int64{0}}
 	}
 	must(t, m.Set(name, faults))
-	write("hello")
+	if hot {
+		must(t, mapped.View(0, 5, func(b []byte) error { copy(b, "hello"); return nil }))
+	} else {
+		write("hello")
+	}
 	select {
 	case err := <-told:
 		if !errors.Is(err, syscall.EIO) {

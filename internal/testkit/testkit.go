@@ -77,6 +77,7 @@ func Recovered(work func()) (value any) {
 
 var (
 	SeedFlag  = flag.Uint64("seed", 0, "seed of the random operation sequences; 0 takes a new one and prints it")
+	DirFlag   = flag.String("dir", "", "where the differential test makes its files; empty is the directory for temporary files")
 	StepsFlag = flag.Int("steps", 0, "steps of each random operation sequence; 0 is 10,000, fewer with -short and -race")
 )
 

@@ -61,6 +61,11 @@ type Options struct {
 	// Writeback has the kernel collect writes and pass them on later. Without it each write call
 	// is passed on before it returns; stores through a map always are collected.
 	Writeback bool
+	// Revalidate has the kernel ask for a file's attributes with each call, and drop what it has
+	// cached of a file that was modified, as clients of network filesystems do.
+	Revalidate bool
+	// DirectMaps lets files be mapped that are read and written past the page cache (Linux 6.6).
+	DirectMaps bool
 }
 
 // Serve mounts the filesystem at dir, takes orders of Dial at the socket, and returns when
@@ -81,7 +86,14 @@ func Serve(dir, socket string, options Options, lifeline io.Reader) error {
 	mountOptions.MaxBackground = 1000 // as many reads may hang at a time
 	mountOptions.ExplicitDataCacheControl = true
 	if options.Writeback {
-		mountOptions.ExtraCapabilities = fuse.CAP_WRITEBACK_CACHE
+		mountOptions.ExtraCapabilities |= fuse.CAP_WRITEBACK_CACHE
+	}
+	if options.DirectMaps {
+		mountOptions.ExtraCapabilities |= fuse.CAP_DIRECT_IO_ALLOW_MMAP
+	}
+	if options.Revalidate {
+		timeout = 0
+		mountOptions.ExplicitDataCacheControl = false
 	}
 	root := &fs.Inode{}
 	server, err := fs.Mount(dir, root, mountOptions)
@@ -183,6 +195,7 @@ func (s *service) Replace(order Order, _ *struct{}) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.data = Contents(order.Size)[:len(f.data)]
+	f.modified = time.Now()
 	return nil
 }
 

@@ -31,16 +31,31 @@ import (
 //   - After Close every call fails with fs.ErrClosed, those too that package os refuses, or finds empty,
 //     before it looks.
 //   - A ModeCopyOnWrite handle is compared with a model of it: privateTwin.
-//   - After someone outside this MemMapFS has shrunk the file, the rest of its last page may read as
-//     zeros, and a store there may be lost. So outsiders shrink the file to whole pages, and where the
-//     size comes to lie inside a page that a handle may still know as full, the handle is told
-//     (settle) before its next operation. TestShrunkInsidePage asserts what is allowed in such a page.
-//   - After that, a View past the new end may report ErrSIGBUS instead of io.EOF.
-//   - Data of a copy-on-write handle may end where the file ended when it was opened, and the bytes of a
-//     View behind that are read-only.
+//   - After someone outside this MemMapFS has shrunk the file, a View past the new end may report ErrSIGBUS
+//     instead of io.EOF, or show zeros in the rest of the last page.
+//   - What is stored through Data and View of a copy-on-write handle lies in private pages: nobody
+//     outside changes these, nor those of a handle that has given out Data.
+//   - Data of a copy-on-write handle may end where the file ended when Data was first called.
 
 // TestDifferential catches every deviation from the plain file that random operations can find.
-func TestDifferential(t *testing.T) {
+func TestDifferential(t *testing.T) { runDifferential(t, world{dir: *testkit.DirFlag}) }
+
+// world is where the mapped files are.
+type world struct {
+	dir       string            // empty is a new one for each row
+	momentary bool              // slices from Data show the file of the moment at which it was called
+	noHoles   bool              // its files refuse PunchHole
+	layer     map[string][]byte // files that are there already, below dir, in a folder for each row
+}
+
+// folder is the row's own in a world.
+func folder(m testkit.Mode) string { return strings.ReplaceAll(m.Name, " ", "-") }
+
+// layerFile is the name of the n-th file of a row that is there already.
+func layerFile(m testkit.Mode, n int) string { return fmt.Sprintf("%s/layer-%d", folder(m), n) }
+
+// runDifferential is TestDifferential in a world.
+func runDifferential(t *testing.T, w world) {
 	seed := *testkit.SeedFlag
 	if seed == 0 {
 		seed = rand.Uint64()
@@ -64,10 +79,10 @@ func TestDifferential(t *testing.T) {
 	testkit.EachMode(t, func(t *testing.T, m testkit.Mode) {
 		row := fnv.New64()
 		row.Write([]byte(m.Name)) // each row runs a sequence of its own
-		s := newSequence(t, m, &randomChoices{rand.New(rand.NewPCG(seed, row.Sum64()))})
+		s := newSequence(t, m, w, &randomChoices{rand.New(rand.NewPCG(seed, row.Sum64()))})
 		s.origin = fmt.Sprintf("-seed %d", seed)
 		s.run(steps)
-		t.Logf("%d of %d steps on a mapped file, %d settled", s.mappedSteps, s.steps, s.settled)
+		t.Logf("%d of %d steps on a mapped file", s.mappedSteps, s.steps)
 		if m.Plain() || !testkit.Mappable() {
 			return
 		}
@@ -93,7 +108,7 @@ func FuzzOperations(f *testing.F) {
 		if len(data) == 0 {
 			return
 		}
-		s := newSequence(t, testkit.Modes[int(data[0])%len(testkit.Modes)], &recordedChoices{data[1:]})
+		s := newSequence(t, testkit.Modes[int(data[0])%len(testkit.Modes)], world{}, &recordedChoices{data[1:]})
 		s.origin = "the fuzzer's bytes"
 		s.run(500)
 	})
@@ -144,6 +159,7 @@ type operationSequence struct {
 	m       testkit.Mode
 	choose  choices
 	origin  string // how to repeat the run
+	world   world
 	subject side
 	twin    side
 	handles [handleSlots]*handle
@@ -155,7 +171,7 @@ type operationSequence struct {
 
 	steps       int
 	mappedSteps int
-	settled     int
+	layers      int // how many files of the world's layer were used
 	log         []string
 }
 
@@ -163,9 +179,10 @@ type operationSequence struct {
 type side struct {
 	fileSystem absfs.FileSystem
 	dir        string // native
+	file       string // its name in dir
 }
 
-func (s *side) native() string { return filepath.Join(s.dir, fileName) }
+func (s *side) native() string { return filepath.Join(s.dir, s.file) }
 
 func (s *side) name() string { return osfs.FromNative(s.native()) }
 
@@ -182,6 +199,8 @@ type handle struct {
 	highWater  int64  // the longest the subject may believe the file to be
 	held       []byte // a slice from Data that is still valid, of the file from heldAt on
 	heldAt     int64
+	exposed    bool          // Data has given out bytes
+	lent       map[int64]int // how many bytes Data first gave out, by their offset
 }
 
 func (h *handle) access() int { return h.flags & (os.O_RDONLY | os.O_WRONLY | os.O_RDWR) }
@@ -192,23 +211,28 @@ func (h *handle) mapped() *memmapfs.MappedFile {
 	return mapped
 }
 
-func newSequence(t testing.TB, m testkit.Mode, choose choices) *operationSequence {
-	s := &operationSequence{t: t, m: m, choose: choose, window: 64 << 10}
+func newSequence(t testing.TB, m testkit.Mode, w world, choose choices) *operationSequence {
+	s := &operationSequence{t: t, m: m, world: w, choose: choose, window: 64 << 10}
 	dir := testkit.TestDir(t)
 	s.subject.dir, s.twin.dir = filepath.Join(dir, "subject"), filepath.Join(dir, "twin")
+	if w.dir != "" {
+		s.subject.dir = filepath.Join(w.dir, folder(m))
+	}
+	s.subject.file, s.twin.file = fileName, fileName
 	s.subject.fileSystem, s.twin.fileSystem = m.OverOS(t), testkit.PlainFileSystem(t)
 	if m.Windowed() {
 		s.window = (m.Config.WindowSize + testkit.MapAlignment - 1) / testkit.MapAlignment * testkit.MapAlignment
 	}
 	s.limit = max(24*testkit.PageSize, 5*s.window)
 	for _, side := range []*side{&s.subject, &s.twin} {
-		if err := os.Mkdir(side.dir, 0o755); err != nil {
+		if err := os.Mkdir(side.dir, 0o755); err != nil && !(w.layer != nil && errors.Is(err, os.ErrExist)) {
 			t.Fatal(err)
 		}
 	}
 	s.outside(func(side *side) error {
 		return os.WriteFile(side.native(), testkit.Content(int(3*s.window+123)), 0o644)
 	})
+	s.nextOfLayer()
 	return s
 }
 
@@ -278,7 +302,8 @@ var operations = []operation{
 	{3, "open", (*operationSequence).open},
 	{12, "outside write", (*operationSequence).outsideWrite},
 	{6, "outside extend", (*operationSequence).outsideExtend},
-	{6, "outside shrink", (*operationSequence).outsideShrink},
+	{8, "outside shrink", (*operationSequence).outsideShrink},
+	{6, "outside copytruncate", (*operationSequence).outsideCopyTruncate},
 	{2, "outside replace", (*operationSequence).outsideReplace},
 	{2, "filesystem", (*operationSequence).throughFileSystem},
 }
@@ -304,7 +329,6 @@ func (s *operationSequence) step() {
 		at -= operations[i].share
 		i++
 	}
-	s.settle(h)
 	operations[i].run(s, h, slot)
 	if h = s.handles[slot]; h != nil {
 		s.compareState(h)
@@ -426,36 +450,6 @@ func (s *operationSequence) content(h *handle) []byte {
 	return data
 }
 
-// settle tells the handle that the file was shrunk, or has others extend the file to whole pages, where
-// otherwise the documented exception would apply to the rest of the last page.
-func (s *operationSequence) settle(h *handle) {
-	mapped := h.mapped()
-	size := int64(0)
-	if mapped != nil && !h.closed {
-		size = s.size(h)
-	}
-	if size%testkit.PageSize == 0 || size >= h.highWater {
-		return
-	}
-	s.settled++
-	if h.generation == s.generation && s.choose.below(2) == 0 {
-		s.note("outside extend to whole pages, for slot %d", s.slot(h))
-		s.outside(func(side *side) error { return os.Truncate(side.native(), (size/testkit.PageSize+1)*testkit.PageSize) })
-		return
-	}
-	s.tell(h)
-}
-
-// tell tells the handle what size the file has.
-func (s *operationSequence) tell(h *handle) {
-	s.note("slot %d: RemapAfterTruncation, the file being %d bytes long", s.slot(h), s.size(h))
-	h.held = nil
-	if err := h.mapped().RemapAfterTruncation(); err != nil {
-		s.fail("RemapAfterTruncation: %v", err)
-	}
-	h.highWater = s.size(h)
-}
-
 // outside does the same on both sides around all handles.
 func (s *operationSequence) outside(do func(side *side) error) {
 	s.t.Helper()
@@ -529,7 +523,8 @@ func (s *operationSequence) payload(n int) []byte {
 }
 
 // othersAllow reports whether h, or someone outside (nil), may write [off, off+n) of the current file:
-// what a copy-on-write handle shows of a page that it has written to is its own affair.
+// what a copy-on-write handle shows of a page that it has stored to is its own affair, and of each
+// page that it has written to once it has given out Data.
 func (s *operationSequence) othersAllow(h *handle, off int64, n int) bool {
 	for _, other := range s.handles {
 		if other == nil || other == h || other.closed || other.private == nil || other.generation != s.generation {
@@ -538,21 +533,12 @@ func (s *operationSequence) othersAllow(h *handle, off int64, n int) bool {
 		size := s.size(other)
 		from := min(off, size-1) // growth changes what lies behind the present end
 		for page := from / testkit.PageSize; page*testkit.PageSize < off+int64(n); page++ {
-			if other.private.pages[page] != nil {
+			if private := other.private.pages[page]; private != nil && (private.stored || other.exposed) {
 				return false
 			}
 		}
 	}
 	return true
-}
-
-func (s *operationSequence) privateHandleOpen() bool {
-	for _, h := range s.handles {
-		if h != nil && !h.closed && h.private != nil && h.generation == s.generation {
-			return true
-		}
-	}
-	return false
 }
 
 // shrunk drops the slices of Data that a shrink of the file of that generation makes invalid. From a
@@ -673,7 +659,7 @@ func (s *operationSequence) seek(h *handle, slot int) {
 func (s *operationSequence) truncate(h *handle, slot int) {
 	size, old := s.offset(s.size(h), false), s.size(h)
 	if h.private == nil {
-		if h.generation == s.generation && (s.privateHandleOpen() && size < old || !s.othersAllow(h, size, 1)) {
+		if h.generation == s.generation && !s.othersAllow(h, min(size, old), int(max(old-size, 1))) {
 			return
 		}
 		h.held = nil
@@ -826,9 +812,6 @@ func (s *operationSequence) readFrom(h *handle, slot int) {
 	if !s.mayWrite(h, position, len(p)) {
 		return
 	}
-	if !h.closed && s.size(h) < h.highWater {
-		s.tell(h) // the first of several writes may end the file inside a page
-	}
 	source := func() io.Reader { return onlyReader{bytes.NewReader(p)} }
 	switch s.choose.below(3) {
 	case 0:
@@ -878,13 +861,16 @@ func (s *operationSequence) data(h *handle, slot int) {
 	if s.m.Windowed() {
 		want = want[:min(int64(len(want)), s.window)]
 	}
-	if h.private != nil && int64(len(data)) >= min(h.openSize-from, int64(len(want))) {
+	if before, lent := h.lent[from]; h.private != nil && lent && len(data) >= min(before, len(want)) {
 		want = want[:min(len(want), len(data))]
+	} else if h.private != nil {
+		h.lent[from] = len(data)
 	}
 	if difference := testkit.FirstDifference(data, want); difference != "" {
 		s.fail("slot %d: Data, of the file from %d on: %s", slot, from, difference)
 	}
-	if s.choose.below(2) == 0 {
+	h.exposed = true
+	if s.choose.below(2) == 0 && !s.world.momentary {
 		h.held, h.heldAt = data, from
 	}
 }
@@ -923,7 +909,7 @@ func (s *operationSequence) storeThroughData(h *handle, slot int) {
 // storeInTwin does to the twin what a store into the map does: it changes the bytes and nothing else.
 func (s *operationSequence) storeInTwin(h *handle, p []byte, off int64) {
 	if h.private != nil {
-		h.private.store(p, off)
+		h.private.store(p, off, true)
 		return
 	}
 	file, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", h.reader.Fd()), os.O_WRONLY, 0)
@@ -960,7 +946,7 @@ func (s *operationSequence) view(h *handle, slot int) {
 	storing := s.choose.below(3) == 0 && s.mayStore(h)
 	p := s.payload(int(max(n, 0)))
 	storing = storing && s.mayWrite(h, max(off, 0), len(p))
-	if h.private != nil && off > h.openSize-n {
+	if h.private != nil && off > h.openSize-n || off > size-n {
 		storing = false // a private map does not grow with the file
 	}
 	s.note("slot %d: View %d from %d, storing %v", slot, n, off, storing)
@@ -1002,6 +988,13 @@ func (s *operationSequence) view(h *handle, slot int) {
 		if inside || err != io.EOF {
 			s.fail("slot %d: View on a file that cannot be read: %v", slot, err)
 		}
+	case !inside && (err == nil || failing && err == errSource) && n > 0 && off+n <= min(h.highWater, (size+testkit.PageSize-1)/testkit.PageSize*testkit.PageSize):
+		want := make([]byte, n)
+		copy(want, s.content(h)[min(off, size):])
+		if difference := testkit.FirstDifference(seen, want); difference != "" {
+			s.fail("slot %d: View over the end at %d: %s", slot, size, difference)
+		}
+		return
 	case !inside:
 		if err != io.EOF && !(errors.Is(err, memmapfs.ErrSIGBUS) && size < h.highWater) {
 			s.fail("slot %d: View past the end at %d: %v, want io.EOF", slot, size, err)
@@ -1097,7 +1090,7 @@ func (s *operationSequence) punchHole(h *handle, slot int) {
 	if err != nil {
 		testkit.CheckPathError(s.t, "PunchHole", err, h.subject.Name())
 		if errors.Is(err, errors.ErrUnsupported) && (want == "unsupported" || want == "nil" &&
-			(runtime.GOOS != "linux" || !testkit.MakesHoles(s.t, filepath.Dir(s.twin.native())))) {
+			(runtime.GOOS != "linux" || s.world.noHoles || !testkit.MakesHoles(s.t, filepath.Dir(s.twin.native())))) {
 			return
 		}
 	}
@@ -1194,14 +1187,14 @@ func (s *operationSequence) open(_ *handle, slot int) {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { subject.Close(); twin.Close(); reader.Close() })
-	h := &handle{subject: subject, twin: twin, reader: reader, flags: flags, generation: s.generation}
+	h := &handle{subject: subject, twin: twin, reader: reader, flags: flags, generation: s.generation, lent: make(map[int64]int)}
 	if flags&os.O_TRUNC != 0 {
 		s.shrunk(s.generation, true)
 	}
 	h.openSize = s.size(h)
 	h.highWater = h.openSize
 	if private {
-		h.private = &privateTwin{File: twin, reader: reader, flags: flags, pages: make(map[int64][]byte)}
+		h.private = &privateTwin{File: twin, reader: reader, flags: flags, pages: make(map[int64]*twinPage)}
 		h.twin = h.private
 	}
 	if !s.m.Plain() && h.mapped() == nil {
@@ -1262,12 +1255,12 @@ func (s *operationSequence) outsideExtend(_ *handle, _ int) {
 }
 
 func (s *operationSequence) outsideShrink(_ *handle, _ int) {
-	if !s.present() || s.privateHandleOpen() || runtime.GOOS == "windows" {
+	if !s.present() || runtime.GOOS == "windows" {
 		return // Windows refuses to shrink a mapped file
 	}
 	size := s.presentSize()
-	to := s.offset(size, false) / testkit.PageSize * testkit.PageSize
-	if to >= size {
+	to := s.offset(size, false)
+	if to >= size || !s.othersAllow(nil, to, int(size-to)) {
 		return
 	}
 	s.note("outside shrink from %d to %d", size, to)
@@ -1275,9 +1268,52 @@ func (s *operationSequence) outsideShrink(_ *handle, _ int) {
 	s.outside(func(side *side) error { return os.Truncate(side.native(), to) })
 }
 
+// outsideCopyTruncate cuts the file and refills it by appending, as logrotate and a logger do, to less than
+// it was, to as much, or to more.
+func (s *operationSequence) outsideCopyTruncate(_ *handle, _ int) {
+	if !s.present() || runtime.GOOS == "windows" {
+		return
+	}
+	size := s.presentSize()
+	refill := make([][]byte, s.choose.below(4))
+	for i := range refill {
+		refill[i] = s.payload(s.length(s.limit / 4))
+		if s.choose.below(3) == 0 {
+			clear(refill[i]) // zeros that are the file's
+		}
+	}
+	if s.choose.below(2) == 0 {
+		refill = append(refill, s.payload(int(size%testkit.PageSize)))
+	}
+	if !s.othersAllow(nil, 0, int(s.limit)) {
+		return
+	}
+	s.note("outside copytruncate from %d, with %d appends", size, len(refill))
+	s.shrunk(s.generation, false)
+	s.outside(func(side *side) error {
+		if err := os.Truncate(side.native(), 0); err != nil {
+			return err
+		}
+		file, err := os.OpenFile(side.native(), os.O_WRONLY|os.O_APPEND, 0)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		for _, p := range refill {
+			if _, err := file.Write(p); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 func (s *operationSequence) outsideReplace(_ *handle, _ int) {
 	if runtime.GOOS == "windows" {
 		return // Windows refuses to replace or remove an open file
+	}
+	if s.nextOfLayer() {
+		return
 	}
 	data := s.payload(s.length(s.limit))
 	how := s.choose.below(3)
@@ -1301,6 +1337,23 @@ func (s *operationSequence) outsideReplace(_ *handle, _ int) {
 	s.generation++
 }
 
+// nextOfLayer goes on with another file of the world's layer, if one is left.
+func (s *operationSequence) nextOfLayer() bool {
+	name := layerFile(s.m, s.layers)
+	data, left := s.world.layer[name]
+	if !left {
+		return false
+	}
+	s.layers++
+	s.subject.file, s.twin.file = filepath.Base(name), filepath.Base(name)
+	s.note("%s, %d bytes", name, len(data))
+	if err := os.WriteFile(s.twin.native(), data, 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+	s.generation++
+	return true
+}
+
 // throughFileSystem uses the filesystem's own methods on the open file.
 func (s *operationSequence) throughFileSystem(_ *handle, _ int) {
 	size, exists := int64(0), s.present()
@@ -1317,7 +1370,7 @@ func (s *operationSequence) throughFileSystem(_ *handle, _ int) {
 		return
 	}
 	to := s.offset(size, false)
-	if to < size && s.privateHandleOpen() || !s.othersAllow(nil, size, int(max(to-size, 0))) {
+	if !s.othersAllow(nil, min(size, to), int(max(to-size, size-to))) {
 		return
 	}
 	s.note("filesystem: Truncate to %d", to)
@@ -1334,37 +1387,43 @@ func (s *operationSequence) throughFileSystem(_ *handle, _ int) {
 // errSizeIsFixed stands for any error with which a copy-on-write handle may refuse to grow or shrink.
 var errSizeIsFixed = errors.New("any refusal")
 
-// privateTwin is the model of a copy-on-write handle: a plain handle, in front of it the pages that this
-// handle has written to. A page is copied when the handle first writes to it; until then it shows what
-// the file holds.
+// privateTwin is the model of a copy-on-write handle: a plain handle, in front of it the bytes that this
+// handle has written. All others are the file's.
 type privateTwin struct {
 	absfs.File // never written to
 	reader     *os.File
 	flags      int
-	pages      map[int64][]byte
+	pages      map[int64]*twinPage
 }
 
-// overlay replaces what p, which was read from off on, has of private pages.
+// twinPage has the private bytes of a page.
+type twinPage struct {
+	data    []byte
+	private []bool
+	stored  bool // through Data or View
+}
+
+// overlay replaces what p, which was read from off on, has of private bytes.
 func (f *privateTwin) overlay(p []byte, off int64) {
-	for i := int64(0); i < int64(len(p)); {
-		page, start := (off+i)/testkit.PageSize, (off+i)%testkit.PageSize
-		if private := f.pages[page]; private != nil {
-			copy(p[i:], private[start:])
+	for i := range p {
+		at := off + int64(i)
+		if page := f.pages[at/testkit.PageSize]; page != nil && page.private[at%testkit.PageSize] {
+			p[i] = page.data[at%testkit.PageSize]
 		}
-		i += testkit.PageSize - start
 	}
 }
 
-// store changes private pages.
-func (f *privateTwin) store(p []byte, off int64) {
-	for len(p) > 0 {
-		page, start := off/testkit.PageSize, off%testkit.PageSize
-		if f.pages[page] == nil {
-			f.pages[page] = make([]byte, testkit.PageSize)
-			f.reader.ReadAt(f.pages[page], page*testkit.PageSize) // short in the last page
+// store makes bytes private.
+func (f *privateTwin) store(p []byte, off int64, stored bool) {
+	for i, b := range p {
+		at := off + int64(i)
+		page := f.pages[at/testkit.PageSize]
+		if page == nil {
+			page = &twinPage{data: make([]byte, testkit.PageSize), private: make([]bool, testkit.PageSize)}
+			f.pages[at/testkit.PageSize] = page
 		}
-		n := copy(f.pages[page][start:], p)
-		p, off = p[n:], off+int64(n)
+		page.data[at%testkit.PageSize], page.private[at%testkit.PageSize] = b, true
+		page.stored = page.stored || stored
 	}
 }
 
@@ -1397,7 +1456,7 @@ func (f *privateTwin) WriteAt(p []byte, off int64) (int, error) {
 	case off > info.Size()-int64(len(p)):
 		return 0, errSizeIsFixed
 	}
-	f.store(p, off)
+	f.store(p, off, false)
 	return len(p), nil
 }
 
@@ -1421,98 +1480,4 @@ func (f *privateTwin) Truncate(int64) error {
 		return err
 	}
 	return errSizeIsFixed
-}
-
-// Catches a mapped file that shows more than the documented exception allows after someone outside has
-// shrunk it to inside a page: below the new size all is exact, in the rest of the page there may be
-// zeros, behind the page the file has ended; and RemapAfterTruncation makes everything exact.
-func TestShrunkInsidePage(t *testing.T) {
-	testkit.NeedShrinking(t)
-	testkit.EachMode(t, func(t *testing.T, m testkit.Mode) {
-		data := testkit.Content(int(3*testkit.PageSize + 50))
-		size := testkit.PageSize + 100
-		shrunk := func(t *testing.T) (file *memmapfs.MappedFile, name string) {
-			name = testkit.WriteFile(t, testkit.TestDir(t), fileName, data)
-			file = testkit.MustOpenMapped(t, m.OverOS(t), name, os.O_RDWR)
-			testkit.ForceMap(file)
-			for off := int64(0); off < int64(len(data))-10; off += testkit.PageSize / 64 { // all pages are known now
-				if _, err := file.ReadAt(make([]byte, 10), off); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if m.ReadWrite() { // and may be stored to
-				if _, err := file.WriteAt(data, 0); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := os.Truncate(osfs.ToNative(name), size); err != nil {
-				t.Fatal(err)
-			}
-			return file, name
-		}
-		// exact reads as the plain file would.
-		exact := func(t *testing.T, file *memmapfs.MappedFile, off, n int64) {
-			t.Helper()
-			p := make([]byte, n)
-			got, err := file.ReadAt(p, off)
-			want := data[min(off, size):min(off+n, size)]
-			if testkit.FirstDifference(p[:got], want) != "" || (err == io.EOF) != (got < len(p)) || err != nil && err != io.EOF {
-				t.Errorf("ReadAt %d from %d: %s, %v", n, off, testkit.FirstDifference(p[:got], want), err)
-			}
-		}
-		t.Run("reading", func(t *testing.T) {
-			file, _ := shrunk(t)
-			exact(t, file, 0, size)
-			exact(t, file, size-7, 7)
-			exact(t, file, 2*testkit.PageSize, 10)
-			// Over the end: the file's end, or zeros up to the end of the page and no further.
-			for _, n := range []int64{50, 3 * testkit.PageSize} {
-				p := make([]byte, n)
-				got, err := file.ReadAt(p, size-10)
-				zeros := append(bytes.Clone(data[size-10:size]), make([]byte, 2*testkit.PageSize-size)...)
-				full := min(len(zeros), len(p))
-				if got != 10 && got != full || !bytes.Equal(p[:got], zeros[:got]) || (err == io.EOF) != (got < len(p)) {
-					t.Errorf("ReadAt %d over the end: %d, %v", n, got, err)
-				}
-			}
-			if info, err := file.Stat(); err != nil || info.Size() != size {
-				t.Errorf("Stat: %v, %v", info, err)
-			}
-			if end, err := file.Seek(0, io.SeekEnd); end != size || err != nil {
-				t.Errorf("Seek to the end: %d, %v, want %d", end, err, size)
-			}
-			if err := file.RemapAfterTruncation(); err != nil {
-				t.Error(err)
-			}
-			exact(t, file, size-10, 50)
-			exact(t, file, size, 1)
-			exact(t, file, 0, 3*testkit.PageSize)
-		})
-		t.Run("writing", func(t *testing.T) {
-			if m.CopyOnWrite() {
-				return // refused or private: TestCopyOnWrite
-			}
-			file, name := shrunk(t)
-			if n, err := file.WriteAt([]byte("in the page"), size+20); n != 11 || err != nil {
-				t.Errorf("WriteAt in the rest of the page: %d, %v", n, err)
-			}
-			got := testkit.ReadNative(t, name)
-			switch want := append(bytes.Clone(data[:size]), append(make([]byte, 20), "in the page"...)...); len(got) {
-			case len(want):
-				testkit.MustEqual(t, "the file, grown by the write", got, want)
-			case int(size):
-				testkit.MustEqual(t, "the file, the write being lost", got, want[:size])
-			default:
-				t.Errorf("the file has %d bytes", len(got))
-			}
-			if n, err := file.WriteAt([]byte("behind"), 2*testkit.PageSize+5); n != 6 || err != nil {
-				t.Errorf("WriteAt behind the page: %d, %v", n, err)
-			}
-			got = testkit.ReadNative(t, name)
-			if int64(len(got)) != 2*testkit.PageSize+11 || string(got[2*testkit.PageSize+5:]) != "behind" {
-				t.Errorf("the file has %d bytes after a write behind the page", len(got))
-			}
-			testkit.MustEqual(t, "the file below its size", got[:size], data[:size])
-		})
-	}, testkit.Wrapped)
 }
