@@ -301,6 +301,9 @@ func (s readOnlyFS) OpenFile(name string, flag int, perm os.FileMode) (absfs.Fil
 // Catches stores that reach a file through a map although the wrapped filesystem has opened it read-only.
 func TestFilesOpenedReadOnlyAreNotStoredTo(t *testing.T) {
 	skipWithoutMaps(t)
+	if emptyWritesSucceed {
+		t.Skip("under wine a handle without the right to write can be flushed, and nothing else tells")
+	}
 	base, err := osfs.NewFS()
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package memmapfs
 import (
 	"errors"
 	"os"
+	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
@@ -51,10 +52,16 @@ func (o *openFile) findDescriptor(info os.FileInfo, write bool) (*descriptor, er
 		// Whoever opened the file may have opened it read-only, whatever was asked for. A write
 		// of nothing is refused then (write(2)), and changes nothing otherwise.
 		_, err := file.Write(nil)
+		if emptyWritesSucceed && err == nil {
+			err = file.Sync() // FlushFileBuffers, which needs the right to write
+		}
 		write = err == nil
 	}
 	return reopen(osfs.ToNative(file.Name()), info, write)
 }
+
+// emptyWritesSucceed says that package os makes no system call of a write of nothing.
+const emptyWritesSucceed = runtime.GOOS == "windows"
 
 // offersDescriptor reports whether findDescriptor can find anything.
 func (o *openFile) offersDescriptor() bool {
