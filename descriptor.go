@@ -52,10 +52,10 @@ func (o *openFile) findDescriptor(info os.FileInfo, write bool) (*descriptor, er
 		// Whoever opened the file may have opened it read-only, whatever was asked for. A write
 		// of nothing is refused then (write(2)), and changes nothing otherwise.
 		_, err := file.Write(nil)
-		if emptyWritesSucceed && err == nil {
-			err = file.Sync() // FlushFileBuffers, which needs the right to write
-		}
 		write = err == nil
+	}
+	if write && emptyWritesSucceed {
+		write = file.Sync() == nil // FlushFileBuffers, which needs the right to write
 	}
 	return reopen(osfs.ToNative(file.Name()), info, write)
 }
