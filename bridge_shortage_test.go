@@ -215,30 +215,35 @@ func TestLongCopiesCanBeStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	from := bytes.Repeat([]byte{1}, length)
-	least, copying := time.Hour, time.Duration(0)
-	for range 3 {
+	var shares []float64 // of a copy for which all goroutines wait
+	for range 9 {
 		to, err := system.mapFile(file.Fd(), 0, length, mapWrite|mapPrivate)
 		if err != nil {
 			t.Fatal(err)
 		}
 		done := make(chan time.Duration)
+		var ready, begin atomic.Bool // both goroutines run, each on a thread of its own
 		go func() {
+			for ready.Store(true); !begin.Load(); {
+			}
 			start := time.Now()
 			copyGuarded(unsafe.Pointer(&to[0]), unsafe.Pointer(&from[0]), length)
 			done <- time.Since(start)
 		}()
-		for atomic.LoadUint32((*uint32)(unsafe.Pointer(&to[pageBytes]))) == 0 { // it has begun
-			runtime.Gosched()
+		for !ready.Load() {
+		}
+		for begin.Store(true); atomic.LoadUint32((*uint32)(unsafe.Pointer(&to[pageBytes]))) == 0; {
 		}
 		var stats runtime.MemStats
 		start := time.Now()
 		runtime.ReadMemStats(&stats) // stops all goroutines
-		least = min(least, time.Since(start))
-		copying = max(copying, <-done)
+		waited := time.Since(start)
+		shares = append(shares, float64(waited)/float64(<-done))
 		system.unmap(to)
 	}
-	if least > copying/2 {
-		t.Errorf("all goroutines are stopped after %v at least, beside copies of %v", least, copying)
+	slices.Sort(shares)
+	if shares[len(shares)/2] > 0.5 {
+		t.Errorf("beside a copy all goroutines wait for these parts of it: %.2f", shares)
 	}
 }
 
@@ -298,6 +303,9 @@ func (s readOnlyFS) OpenFile(name string, flag int, perm os.FileMode) (absfs.Fil
 // Catches stores that reach a file through a map although the wrapped filesystem has opened it read-only.
 func TestFilesOpenedReadOnlyAreNotStoredTo(t *testing.T) {
 	skipWithoutMaps(t)
+	if emptyWritesSucceed {
+		t.Skip("under wine a handle without the right to write can be flushed, and nothing else tells")
+	}
 	base, err := osfs.NewFS()
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
@@ -55,8 +56,14 @@ func (o *openFile) findDescriptor(info os.FileInfo, write bool) (*descriptor, er
 		_, err := file.Write(nil)
 		write = !errors.Is(err, syscall.EBADF) && !errors.Is(err, fs.ErrPermission)
 	}
+	if write && emptyWritesSucceed {
+		write = file.Sync() == nil // FlushFileBuffers, which needs the right to write
+	}
 	return reopen(osfs.ToNative(file.Name()), info, write)
 }
+
+// emptyWritesSucceed says that package os makes no system call of a write of nothing.
+const emptyWritesSucceed = runtime.GOOS == "windows"
 
 // offersDescriptor reports whether findDescriptor can find anything.
 func (o *openFile) offersDescriptor() bool {

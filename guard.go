@@ -46,13 +46,21 @@ func copyGuarded(to, from unsafe.Pointer, n int) (fault *caughtPanic) {
 		if n >= longCopy {
 			piece = pieceOfLongCopy
 		}
-		copy(unsafe.Slice((*byte)(to), piece), unsafe.Slice((*byte)(from), piece))
+		copyPiece(to, from, piece)
 		to, from = unsafe.Add(to, piece), unsafe.Add(from, piece)
 		n -= piece
 	}
 	copy(unsafe.Slice((*byte)(to), n), unsafe.Slice((*byte)(from), n))
 	debug.SetPanicOnFault(fault == &guardWasOn)
 	return nil
+}
+
+// copyPiece copies a piece of a long copy. It is a call because a goroutine can be stopped where a function
+// begins, and not in the runtime's copy; the few instructions of a loop are hardly ever met.
+//
+//go:noinline
+func copyPiece(to, from unsafe.Pointer, n int) {
+	copy(unsafe.Slice((*byte)(to), n), unsafe.Slice((*byte)(from), n))
 }
 
 // guardedCopy is one copy of many under one guard.

@@ -78,7 +78,7 @@ var faultFunctions = []string{"noteFault", "tellFault", "deliverFaults"}
 // wrongOrders are the mutants of what keeps the order of events, and of what a shortage is met by.
 var wrongOrders = []mutant{
 	{"fileMaps.measure without its lock", "fileMaps.measure", without("f.sizing.Lock()", "defer f.sizing.Unlock()")},
-	{"fileMaps.measure tells nobody", "fileMaps.measure", replacing("m.setLimit(size)", "m.limit.Load()")},
+	{"fileMaps.measure tells nobody", "fileMaps.measure", replacing("m.setLimit(size)", "m.limit.Add(size - size)")},
 	{"fileMaps.isFileOf with a lock", "fileMaps.isFileOf", after("f.windows.mu.Lock()\ndefer f.windows.mu.Unlock()")},
 	{"fileMaps.endTerm empty", "fileMaps.endTerm", empty},
 	{"fileMaps.learnWritten in any term", "fileMaps.learnWritten", replacing("f.term == term", "true")},
@@ -90,7 +90,7 @@ var wrongOrders = []mutant{
 	{"mapping.release under a View", "mapping.release", replacing("m.pins > 0", "false")},
 	{"openFile.hold does not", "openFile.hold", withBody(`return fn()`)},
 	{"privateBytes.overlay after the end", "privateBytes.overlay", replacing("b.ended", "false")},
-	{"privateBytes.mirrorLocked of all pages", "privateBytes.mirrorLocked", replacing("!own(at)", "false")},
+	{"privateBytes.mirrorLocked of all pages", "privateBytes.mirrorLocked", replacing("!own(at)", "!own(at) && false")},
 	{"unsyncedBytes.flushAtClose without its lock", "unsyncedBytes.flushAtClose", without("u.flushing.Lock()", "defer u.flushing.Unlock()")},
 	{"unsyncedBytes.settleViews empty", "unsyncedBytes.settleViews", empty},
 	{"unsyncedBytes.timeWasSet empty", "unsyncedBytes.timeWasSet", empty},

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/absfs/memmapfs"
+	"github.com/absfs/osfs"
 )
 
 // chaoticFile is a file to which everybody does everything at any time. Each byte written to it is
@@ -228,9 +229,15 @@ func (f *chaoticFile) anything(random *rand.Rand) {
 		done("RemapAfterTruncation", 0, err)
 		f.checkError("RemapAfterTruncation", h, err)
 	case choice < 92:
-		err := h.Truncate(random.Int64N(f.most))
-		done("Truncate", 0, err)
-		f.checkError("Truncate", h, err, append(refused, syscall.EINVAL)...)
+		size := random.Int64N(f.most)
+		err := []func() error{
+			func() error { return h.Truncate(size) },
+			func() error { return h.mfs.Truncate(osfs.FromNative(f.path), size) },
+			func() error { return h.mfs.Chmod(osfs.FromNative(f.path), 0o644) },
+			func() error { return h.PunchHole(off, n) },
+		}[random.IntN(4)]()
+		done("Truncate, Chmod or PunchHole", 0, err)
+		f.checkError("Truncate, Chmod or PunchHole", h, err, append(refused, syscall.EINVAL, errors.ErrUnsupported)...)
 	case choice < 96:
 		info, err := h.Stat()
 		done("Stat", 0, err)
