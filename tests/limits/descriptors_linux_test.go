@@ -77,7 +77,9 @@ func TestManyOpens(t *testing.T) {
 			}
 			testkit.Report(t, "%s: %d files open; no fault injected", m.Name, files)
 		})
-	}, oneOfEach)
+	}, func(m testkit.Mode) bool {
+		return hasTime() || m.Plain() || m.Name == "read-only" || m.Name == "read-write" || m.Name == "copy-on-write windows of 64 KiB"
+	})
 }
 
 // canStillOpen counts the files that a program can open beside those of the filesystem under test.
