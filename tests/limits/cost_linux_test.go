@@ -96,7 +96,7 @@ func TestCloseIsShort(t *testing.T) {
 		collection := time.Since(start)
 		times := func(fileSystem absfs.FileSystem) time.Duration {
 			var all []time.Duration
-			for range 300 {
+			for range 100 {
 				file := testkit.MustOpen(t, fileSystem, names[0], os.O_RDONLY)
 				testkit.ForceMap(file)
 				start := time.Now()
@@ -120,8 +120,8 @@ func TestCloseIsShort(t *testing.T) {
 // TestCloseOfTouchedPages states what Close of a map costs whose pages are in the page table.
 func TestCloseOfTouchedPages(t *testing.T) {
 	size := int64(2 << 30)
-	if testing.Short() || testkit.RaceDetector {
-		size = 128 * testkit.Mebibyte
+	if !hasTime() {
+		size = 256 * testkit.Mebibyte
 	}
 	testkit.InChild(t, func(t *testing.T) {
 		names := sparseFiles(t, testkit.TestDir(t), 1, size, 0)

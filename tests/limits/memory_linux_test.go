@@ -22,10 +22,13 @@ import (
 // needTime skips a test that takes a minute, unless it was asked for.
 func needTime(t *testing.T) {
 	t.Helper()
-	if os.Getenv("MEMMAPFS_TEST_LONG") == "" {
+	if !hasTime() {
 		t.Skip("takes long: set MEMMAPFS_TEST_LONG")
 	}
 }
+
+// hasTime tells whether tests may take minutes.
+func hasTime() bool { return os.Getenv("MEMMAPFS_TEST_LONG") != "" }
 
 // memoryGroup makes a cgroup that lets its processes have so much memory, page cache included, and returns
 // what puts a child into it; nil where this process may not.

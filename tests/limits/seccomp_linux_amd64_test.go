@@ -1,6 +1,7 @@
 package limits_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -164,6 +165,17 @@ func TestFilteredFault(t *testing.T) {
 		filterCalls(t, ordinaryCalls, seccompKill)
 		file := testkit.NewShrinkable(t, dir, memmapfs.DefaultConfig())
 		file.Warm()
+		// A fault that is not in the map: whether its address can be believed is found out then.
+		noMemory, err := unix.Mmap(-1, 0, int(testkit.PageSize), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Munmap(noMemory)
+		for range 3 {
+			if n, err := file.ReadAt(noMemory[:100], 0); n != 0 || !errors.Is(err, unix.EFAULT) {
+				t.Errorf("into no memory: %d bytes, %v", n, err)
+			}
+		}
 		file.Resize(10)
 		if err := file.View(0, 1, func(b []byte) error {
 			b = b[:1:1]
@@ -176,7 +188,7 @@ func TestFilteredFault(t *testing.T) {
 		if n, err := file.ReadAt(p, 2*testkit.PageSize); n != 0 || testkit.ErrorClass(err) != "EOF" {
 			t.Errorf("%d bytes, %v", n, err)
 		}
-		testkit.Report(t, "a file shrunk by others under a filter; 1 fault injected")
+		testkit.Report(t, "a bad buffer, and a file shrunk by others, under a filter; 2 faults injected")
 	})
 }
 
