@@ -97,7 +97,7 @@ func needReservation(t testing.TB) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	needs(t, "reserving blocks", unix.Fallocate(int(file.Fd()), 0, 0, 4096))
+	needs(t, "reserving blocks", unix.Fallocate(int(file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, 4096))
 }
 
 // takenBy returns the bytes that a file takes on its disk.
