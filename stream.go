@@ -18,10 +18,10 @@ func (f *MappedFile) Read(p []byte) (n int, err error) {
 		return n, f.wrap("read", err)
 	}
 	f.position.mu.Lock()
-	// A position can be read at up to the largest offset, an offset with a length past it cannot.
-	p = p[:min(int64(len(p)), math.MaxInt64-f.position.at)]
 	n, err = len(p), nil
-	if !f.maps.readHot(p, f.position.at) {
+	if f.position.at > math.MaxInt64-int64(len(p)) {
+		n, err = f.readFar(p)
+	} else if !f.maps.readHot(p, f.position.at) {
 		n, err = f.readAt(p, f.position.at)
 		if n > 0 {
 			err = nil // the next Read meets it again
@@ -31,6 +31,15 @@ func (f *MappedFile) Read(p []byte) (n int, err error) {
 	f.position.mu.Unlock()
 	f.deliverFaults()
 	return n, f.wrap("read", err)
+}
+
+// readFar reads where an offset with the length of p is none. What a system says of a position there is
+// its own: the end of the file, or an error. The caller holds position.mu.
+func (f *MappedFile) readFar(p []byte) (int, error) {
+	if _, err := f.maps.file.Seek(f.position.at, io.SeekStart); err != nil {
+		return 0, err
+	}
+	return f.maps.file.Read(p)
 }
 
 // readUnmapped reads from the wrapped file at its own position.

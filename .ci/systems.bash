@@ -27,8 +27,12 @@ chosen=(
 	TestCopyOnWriteWindowsKeepEveryPage TestPrivateMapsFollowTheFile TestViewFault TestShrunkInsidePage
 	TestAdviseRange TestAdviseRangeChecksItsArguments TestSeekHoles TestPunchHoleFreesBlocks
 	TestNoFlushWithoutNeed TestSparseTiB TestLargeSparseFile TestWindowsStayInTheirBudget TestHintsAreBounded
+)
+
+# Those of shared memory, which an emulated machine has on its tmpfs only.
+chosen_shared=(
 	TestSharedVisibility TestSharedAtomics TestSharedAtomicsBetweenProcesses TestSharedGrowthLock
-	TestSharedLockBetweenProcesses 'Test(Anonymous.*|Wait(ForOtherProcess|Ends|Errors|Truncated)|WakerKilled)'
+	TestSharedLockBetweenProcesses 'Test(Anonymous.*|Wait(ForOtherProcess|Ends|Errors|Truncated))'
 )
 
 # Subjects whose tests, if there are any, are chosen too.
@@ -106,7 +110,7 @@ test_pattern() {
 	elif [[ -n ${WHOLE:-} ]]; then
 		printf '^(Test|Fuzz|Example)'
 	else
-		[[ $# -gt 0 ]] || set -- "${chosen[@]}" "$chosen_subjects"
+		[[ $# -gt 0 ]] || set -- "${chosen[@]}" "${chosen_shared[@]}" "$chosen_subjects"
 		printf '^(%s)$' "$(one_of "$@")"
 	fi
 }
@@ -119,13 +123,13 @@ one_of() {
 # build_chosen DIRECTORY is build_tests of what the chosen tests need.
 build_chosen() {
 	local only=''
-	[[ -n ${RUN:-}${WHOLE:-} ]] || only=$(one_of "${chosen[@]}" "${chosen_on_disk[@]}" "$chosen_subjects")
+	[[ -n ${RUN:-}${WHOLE:-} ]] || only=$(one_of "${chosen[@]}" "${chosen_shared[@]}" "${chosen_on_disk[@]}" "$chosen_subjects")
 	build_tests "$@"
 }
 
 # check_names fails if one of the names given, or of the chosen ones, is no test of this module.
 check_names() {
-	[[ $# -gt 0 ]] || set -- "${chosen[@]}" "${chosen_on_disk[@]}"
+	[[ $# -gt 0 ]] || set -- "${chosen[@]}" "${chosen_shared[@]}" "${chosen_on_disk[@]}"
 	local name missing=() sources
 	mapfile -t sources < <(find . -name '*_test.go' -not -path './.ci/*')
 	for name in "$@"; do
@@ -314,6 +318,7 @@ machine_init() {
 	if [[ -n ${WHOLE:-} ]]; then
 		few=
 	elif [[ -z ${RUN:-} ]]; then
+		on_disk="'$(test_pattern "${chosen[@]}" "$chosen_subjects")'"
 		on_disk+=" '$(test_pattern "${chosen_on_disk[@]}")/$chosen_modes'"
 	fi
 	cat <<-END

@@ -48,10 +48,9 @@ func MakeCold(t testing.TB, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var filesystem unix.Statfs_t
 	device := info.Sys().(*syscall.Stat_t).Dev
 	const reason = "the filesystem of temporary files keeps all in memory"
-	if _, known := keepsAll.Load(device); known || unix.Statfs(native, &filesystem) == nil && filesystem.Type == unix.TMPFS_MAGIC {
+	if _, known := keepsAll.Load(device); known || InMemory(native) {
 		t.Skip(reason)
 	}
 	if !Eventually(func() bool { // what was mapped a moment ago may not be dropped yet

@@ -26,3 +26,6 @@ func NeedPopulate(t testing.TB, _ string) {
 	t.Helper()
 	t.Skip("pages are brought in by a call of their own on Linux only")
 }
+
+// InMemory is known on Linux only.
+func InMemory(string) bool { return false }

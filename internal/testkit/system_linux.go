@@ -14,10 +14,16 @@ import (
 func NeedPopulate(t testing.TB, dir string) {
 	t.Helper()
 	NotFiltered(t)
-	var filesystem unix.Statfs_t
-	if err := unix.Statfs(dir, &filesystem); err != nil || filesystem.Type == unix.TMPFS_MAGIC {
+	if InMemory(dir) {
 		t.Skip("the files are in memory")
 	}
+}
+
+// InMemory reports whether a directory is on a tmpfs, whose pages are always in memory and whose holes
+// are not read through a map.
+func InMemory(dir string) bool {
+	var filesystem unix.Statfs_t
+	return unix.Statfs(dir, &filesystem) == nil && filesystem.Type == unix.TMPFS_MAGIC
 }
 
 // MakesHoles reports whether the filesystem of a directory has holes that are made in a file's midst.

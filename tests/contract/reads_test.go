@@ -14,6 +14,9 @@ import (
 
 // Catches a page that is read by a fault although nobody asked for that, and ColdReads without effect.
 func TestColdReads(t *testing.T) {
+	if testkit.InMemory(os.TempDir()) {
+		t.Skip("the files are in memory")
+	}
 	data := testkit.Content(int(256 * testkit.PageSize))
 	name := testkit.WriteFile(t, testkit.TestDir(t), "file", data)
 	for _, coldReads := range []bool{false, true} {

@@ -217,6 +217,7 @@ func TestKilledWhileGrowing(t *testing.T) {
 
 // Catches creators that wait for a lock of the whole file, by whoever and of whatever kind.
 func TestStrangersLocks(t *testing.T) {
+	needReservation(t)
 	path := filepath.Join(commonDir(t), "region")
 	config := memmapfs.SharedMemoryConfig{Path: path, Size: 100, Permissions: 0o644, SyncMode: memmapfs.SyncNever}
 	region, err := memmapfs.CreateSharedMemory(&config)
@@ -273,6 +274,7 @@ func TestStrangersLocks(t *testing.T) {
 
 // Catches creators that somebody can hold up who may only read.
 func TestReadersLocks(t *testing.T) {
+	needReservation(t)
 	reader := meetStranger(t, asNobody(t))
 	path := filepath.Join(commonDir(t), "region")
 	region, err := memmapfs.CreateSharedMemory(&memmapfs.SharedMemoryConfig{Path: path, Size: 100, Permissions: 0o644})
@@ -293,6 +295,7 @@ func TestReadersLocks(t *testing.T) {
 
 // Catches what python's modules for locks do to a region.
 func TestPythonLocks(t *testing.T) {
+	needReservation(t)
 	testkit.NotFiltered(t) // python3 would end by it
 	python, err := exec.LookPath("python3")
 	needs(t, "python3", err)
@@ -391,6 +394,7 @@ func TestOpenBesideCreator(t *testing.T) {
 
 // Catches a full memory disk that is a fault, or that keeps what a failed creation has taken.
 func TestFullSharedMemoryDisk(t *testing.T) {
+	needReservation(t)
 	for _, locked := range []bool{false, true} {
 		dir := mounted(t, "tmpfs", "size=1m")
 		region := regionIn(t, dir, 100<<10)

@@ -88,6 +88,18 @@ func mounted(t testing.TB, kind, options string) (dir string) {
 	return dir
 }
 
+// needReservation skips a test of creators that do without their lock, as they can where the system
+// reserves blocks (fallocate(2)).
+func needReservation(t testing.TB) {
+	t.Helper()
+	file, err := os.CreateTemp(t.TempDir(), "blocks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	needs(t, "reserving blocks", unix.Fallocate(int(file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, 4096))
+}
+
 // takenBy returns the bytes that a file takes on its disk.
 func takenBy(t testing.TB, path string) (bytes, size int64) {
 	t.Helper()

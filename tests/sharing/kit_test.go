@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/absfs/memmapfs"
+	"github.com/absfs/memmapfs/internal/testkit"
 )
 
 // strangerVariable is set in a process that does what it is told, one line at a time.
@@ -41,11 +42,7 @@ type stranger struct {
 // meetStranger starts a process, which ends with the test.
 func meetStranger(t testing.TB, configure ...func(process *exec.Cmd)) *stranger {
 	t.Helper()
-	executable, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	process := exec.Command(executable)
+	process := testkit.ThisProgram(t)
 	process.Env = append(os.Environ(), strangerVariable+"=1")
 	process.Stderr = os.Stderr
 	for _, change := range configure {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"os"
 	"path/filepath"
 	"runtime"
 	"sync"
@@ -177,8 +178,9 @@ func TestWaitTruncated(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		return // it does not truncate a file that is mapped
 	}
-	region := regionIn(t, t.TempDir(), 1<<16)
-	const last = 1<<16 - 4
+	size := 2 * int64(os.Getpagesize()) // the rest of the last page stays
+	region := regionIn(t, t.TempDir(), size)
+	last := size - 4
 	waiting := make(chan error)
 	go func() { waiting <- region.Wait(context.Background(), last, 0) }()
 	time.Sleep(5 * time.Millisecond)

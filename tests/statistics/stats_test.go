@@ -56,6 +56,9 @@ func TestStats(t *testing.T) {
 	check("reads without a map")
 	must(file.WriteAt(p, 0))
 	must(file.Write(p))
+	if file.Mapped() {
+		t.Skip("calls take so long here that a map is made at once")
+	}
 	want.WritesUnmapped += 2
 	check("writes without a map")
 	must(other.Write(p))
