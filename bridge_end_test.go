@@ -458,7 +458,11 @@ func TestStoreNotedAfterClose(t *testing.T) {
 	}
 	f.unsynced.exposed.Store(false)
 	f.unsynced.dirty.Store(false)
-	f.maps.learnWritten(0, make([]byte, pageBytes), f.maps.beginWrite()) // as by a write beside Sync
+	page := make([]byte, pageBytes)
+	if _, err := f.ReadAt(page, 0); err != nil {
+		t.Fatal(err)
+	}
+	f.maps.learnWritten(0, page, f.maps.beginWrite()) // as by a write beside Sync
 
 	stored, goOn := make(chan struct{}), make(chan struct{})
 	var asked atomic.Int32

@@ -747,7 +747,11 @@ func TestReadBatchAsksAhead(t *testing.T) {
 	})
 	defer restore()
 	observed := watched.New()
-	observed.ReadAt = func(_ int, off int64) { calls = append(calls, -off) }
+	observed.ReadAt = func(_ int, off int64) {
+		if off%testkit.PageSize == 0 { // not the rest of a page, for a comparison with the map
+			calls = append(calls, -off)
+		}
+	}
 	name, data := testkit.ColdFile(t), testkit.Content(testkit.ColdFileSize)
 	fileSystem := testkit.Mode{Config: memmapfs.DefaultConfig()}.Over(t, observed).(*memmapfs.MemMapFS)
 	file := testkit.MustOpenMapped(t, fileSystem, name, os.O_RDONLY)

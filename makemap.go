@@ -162,10 +162,10 @@ func (f *fileMaps) mapIndexLocked(off int64, info os.FileInfo, byName bool) (*ma
 // they are stale. The caller holds windows.mu and knows that there is room.
 func (f *fileMaps) replaceLocked(m *mapping, stale bool) {
 	w := &f.windows
+	before := len(w.live)
 	if stale {
 		f.dropAllLocked()
 	}
-	before := len(w.live)
 	f.keepLostLocked(w.makeRoom(m.index))
 	f.host.counters.windowsDropped.Add(int64(before - len(w.live)))
 	w.insert(m)
@@ -182,7 +182,6 @@ func (f *fileMaps) isStale(info os.FileInfo) bool {
 // dropAllLocked drops the live windows, of a file that has become another one. Those whose bytes Data
 // has handed out stay mapped. The caller holds windows.mu.
 func (f *fileMaps) dropAllLocked() {
-	f.host.counters.windowsDropped.Add(int64(len(f.windows.live)))
 	for len(f.windows.live) > 0 {
 		f.keepLostLocked(f.windows.drop(len(f.windows.live) - 1))
 	}

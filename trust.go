@@ -149,6 +149,9 @@ func (o *openFile) showsSameAt(m *mapping, start int64, n int) (bool, error) {
 		if err != nil && err != io.EOF {
 			return false, err
 		}
+		if read == n && m.copyOut(fromMap, start) == nil && bytes.Equal(fromFile, fromMap) {
+			return true, nil
+		}
 		info, statErr := o.stat()
 		if statErr != nil {
 			return false, statErr
