@@ -91,7 +91,7 @@ const (
 	// somebody does, reads give old bytes, for good, and old and new ones by turns.
 	MapAlways
 	// MapNever: of none. Only who asks for a map by name (Data, View, a hint, Prefetch,
-	// LockMemory) gets one. With RequireMapping every open of a file that could be mapped fails.
+	// LockMemory, RequireMapping) gets one.
 	MapNever
 )
 
@@ -177,7 +177,7 @@ type Config struct {
 
 	// RequireMapping maps each regular file that can be read and is not empty when it is opened,
 	// and lets the open fail, with an error wrapping ErrNotMapped that says why and what to try,
-	// if it cannot be mapped, or its calls are not served from the map (see Mapping). Default:
+	// if it cannot be mapped. Whether calls are served from the map is up to Mapping. Default:
 	// false, such a file works through the wrapped file.
 	RequireMapping bool
 

@@ -14,8 +14,8 @@ var (
 	// ErrNotMapped reports that an operation needs a map and the file has none and
 	// cannot get one: it has no descriptor (memfs), is empty, is not a regular
 	// file, shows other bytes than its descriptor, or its filesystem refuses maps.
-	// The rest of the error's text says which, and what to try. In MappingError, and
-	// with Config.RequireMapping, it also says that no call is served from a map.
+	// The rest of the error's text says which, and what to try. In MappingError it also
+	// says that no call is served from a map.
 	ErrNotMapped error = &sentinel{"file is not memory-mapped", errors.ErrUnsupported}
 
 	// ErrInvalidOffset reports a negative offset or a negative length.
