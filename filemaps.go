@@ -1,9 +1,7 @@
 package memmapfs
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"sync"
@@ -455,6 +453,3 @@ func (f *fileMaps) mappable() (os.FileInfo, error) {
 	}
 	return info, nil
 }
-
-// isEnd reports whether err says that there is nothing to map, now.
-func isEnd(err error) bool { return errors.Is(err, io.EOF) }

@@ -271,13 +271,6 @@ func (m *mapping) release() error {
 	return m.revokeLocked()
 }
 
-// pinned reports whether a View is running.
-func (m *mapping) pinned() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.pins > 0
-}
-
 // isRevoked reports whether every access faults because the mapping was taken away.
 func (m *mapping) isRevoked() bool { return m.life.state.Load() >= mapRevoked }
 
