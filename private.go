@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"slices"
 	"sync"
 	"unsafe"
 )
@@ -83,7 +84,7 @@ func (b *privateBytes) write(p []byte, off int64) (int, error) {
 		b.pageLocked(at/pageBytes).write(p[done:done+n], int(at%pageBytes))
 		done += n
 	}
-	for _, l := range b.lent {
+	for _, l := range slices.Clone(b.lent) {
 		b.mirrorLocked(l, p, off)
 	}
 	return len(p), nil
@@ -206,11 +207,16 @@ func (b *privateBytes) ownPages(l *lentMap, s byteRange) func(at int64) bool {
 	return func(at int64) bool { return own[(at-s.from)/pageBytes] }
 }
 
-// mirrorLocked stores written bytes in a lent map, too. What the map cannot take, past the end of a
-// file that has shrunk, is copied when it is lent again.
+// mirrorLocked stores written bytes in a lent map, too, or takes it away if nobody has its bytes: a page
+// of its own would not follow the file. What the map cannot take, past the end of a file that has
+// shrunk, is copied when it is lent again.
 func (b *privateBytes) mirrorLocked(l *lentMap, p []byte, off int64) {
 	from, to := max(off, l.offset), min(off+int64(len(p)), l.offset+int64(len(l.data)))
 	if from >= to {
+		return
+	}
+	if !l.isLent() {
+		b.dropLocked(l)
 		return
 	}
 	own := b.ownPages(l, byteRange{from, to})
@@ -514,7 +520,7 @@ func (b *privateBytes) takePageLocked(l *lentMap, page, base []byte, off int64) 
 	private := b.pageLocked(off / pageBytes)
 	eachChange(page, base, func(from, to int) {
 		private.write(page[from:to], from)
-		for _, other := range b.lent {
+		for _, other := range slices.Clone(b.lent) {
 			if other != l {
 				b.mirrorLocked(other, page[from:to], off+int64(from))
 			}
