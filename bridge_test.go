@@ -448,7 +448,7 @@ func TestKnobs(t *testing.T) {
 		},
 		"Mapping": func(t *testing.T) {
 			for policy, served := range map[memmapfs.MappingPolicy]bool{memmapfs.MapAlways: true, memmapfs.MapNever: false} {
-				file, fileSystem, _ := open(t, func(c *memmapfs.Config) { c.Mapping = policy })
+				file, fileSystem, _ := open(t, func(c *memmapfs.Config) { c.Mapping, c.Mode = policy, memmapfs.ModeReadWrite })
 				testkit.ForceMap(file)
 				for range 2 {
 					if _, err := file.ReadAt(make([]byte, 10), 10); err != nil {
