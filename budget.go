@@ -92,7 +92,7 @@ func (b *addressBudget) give(n int64) {
 // garbage does not fill its address space, or its table of maps, a collection is started in
 // the background each time this much is waiting, or an eighth of the budget.
 const (
-	maxWaitingBytes  = 1 << (27 + 13*(^uint(0)>>63)) // 1 TiB, or 128 MiB where addresses have 32 bits
+	maxWaitingBytes  = 1 << (26 + 14*(^uint(0)>>63)) // 1 TiB, or 64 MiB where addresses have 32 bits
 	maxWaitingRanges = 4096
 )
 

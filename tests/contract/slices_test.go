@@ -104,13 +104,15 @@ func TestViewSliceRefuses(t *testing.T) {
 	}](t, "a pointer deep inside", file, 0, 1, fs.ErrInvalid)
 	refuses[*int](t, "none of a pointer", file, 0, 0, fs.ErrInvalid)
 
-	refuses[uint64](t, "offset 4 for eight bytes", file, 4, 1, fs.ErrInvalid)
+	refuses[uint64](t, "offset 2 for eight bytes", file, 2, 1, fs.ErrInvalid) // 4 would do on 386
 	refuses[uint16](t, "offset 1 for two bytes", file, 1, 1, fs.ErrInvalid)
 	refuses[pair](t, "offset 2 for a struct", file, 2, 1, fs.ErrInvalid)
 
 	refuses[uint64](t, "a negative offset", file, -8, 1, memmapfs.ErrInvalidOffset, fs.ErrInvalid)
 	refuses[uint64](t, "a negative number", file, 0, -1, memmapfs.ErrInvalidOffset)
-	refuses[[1 << 20]uint64](t, "more than an int64 can tell", file, 0, math.MaxInt, memmapfs.ErrInvalidOffset)
+	if math.MaxInt == math.MaxInt64 {
+		refuses[[1 << 20]uint64](t, "more than an int64 can tell", file, 0, math.MaxInt, memmapfs.ErrInvalidOffset)
+	}
 
 	refuses[uint64](t, "one more than there are", file, 0, 101, io.EOF)
 	refuses[uint64](t, "the one behind the last", file, 800, 1, io.EOF)

@@ -1,6 +1,7 @@
 package limits_test
 
 import (
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -79,6 +80,9 @@ func TestSparseGiant(t *testing.T) {
 // TestCloseIsShort catches a collection of garbage in a caller's Close. The heap has many small objects, of
 // which a collection looks at each; the plain file's Close does not.
 func TestCloseIsShort(t *testing.T) {
+	if math.MaxInt == math.MaxInt32 {
+		t.Skip("with addresses of 32 bits each of these Closes starts a collection, and shares the processors with it")
+	}
 	testkit.InChild(t, func(t *testing.T) {
 		const size = 512 * testkit.Mebibyte
 		names := sparseFiles(t, testkit.TestDir(t), 1, size, 0)

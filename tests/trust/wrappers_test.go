@@ -200,6 +200,9 @@ func TestTransformingFiles(t *testing.T) {
 	size := 6*testkit.PageSize + 100
 	for what, wrap := range wrappers(size) {
 		t.Run(what, func(t *testing.T) {
+			if what == "what is written" && testkit.MapsHoldFiles {
+				t.Skip("what is mapped is written through the map alone: nothing shows what the file would have written")
+			}
 			testkit.EachMode(t, func(t *testing.T, m testkit.Mode) {
 				dir := testkit.TestDir(t)
 				data := testkit.Content(int(size))
