@@ -277,7 +277,8 @@ func (f *fileMaps) writeThrough(p []byte, off int64) (int, error) {
 // That the map was taken away during an access is no fault of the file.
 func (f *fileMaps) noteFault(m *mapping, fault *caughtPanic, start int64, n int) {
 	address, _ := faultAddress(fault.value)
-	if fault == &faultGone || m.isRevoked() || !m.contains(address) && tellsFaultAddress() {
+	if fault == &faultGone || m.isRevoked() ||
+		!m.contains(address) && (tellsFaultAddress() || firstLost(m.data, start, int64(n), m.writable) < 0) {
 		return // gone, or the caller's own slice, of which the wrapped file will complain
 	}
 	first, last := pageSpan(start, n)

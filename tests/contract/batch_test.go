@@ -9,6 +9,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/absfs/absfs"
@@ -53,6 +55,9 @@ func batchSpans(size int64) [][2]int64 {
 	spans := [][2]int64{
 		{size + 5, 8}, {0, 8}, {testkit.PageSize - 3, 7}, {-1, 4}, {size - 4, 4}, {size - 4, 9}, {size, 3}, {size + 100, 3}, {3, 0},
 		{-5, 0}, {size, 0}, {math.MaxInt64 - 2, 8}, {math.MinInt64, 1}, {0, size}, {1, 3 * testkit.PageSize}, {size + 100, 0},
+	}
+	if runtime.GOARCH == "wasm" { // a read so far out does not return on js
+		spans = slices.DeleteFunc(spans, func(span [2]int64) bool { return span[0] > 1<<53 || span[0] < -1<<53 })
 	}
 	random := rand.New(rand.NewPCG(uint64(size), 1))
 	for range 200 {

@@ -44,6 +44,7 @@ func resize(t testing.TB, native string, size int64) {
 // Catches private bytes that are lost when somebody cuts the file, and other bytes that do not follow it:
 // byte by byte, whatever a page has of both, also beside bytes that Data has lent.
 func TestPrivateBytesStay(t *testing.T) {
+	testkit.NeedMaps(t)
 	testkit.NeedShrinking(t)
 	for _, cut := range cuts {
 		for _, lent := range []string{"", "viewed", "lent by Data"} {
