@@ -223,6 +223,7 @@ func TestReadBatchClosed(t *testing.T) {
 
 // Catches a batch that allocates.
 func TestReadBatchAllocates(t *testing.T) {
+	testkit.NeedMaps(t)
 	testkit.EachMode(t, func(t *testing.T, m testkit.Mode) {
 		name := testkit.WriteFile(t, testkit.TestDir(t), "file", testkit.Content(int(20*testkit.PageSize)))
 		batch := make([]memmapfs.ReadRequest, 100)
