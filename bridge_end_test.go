@@ -144,10 +144,7 @@ func limits(f *MappedFile) (limits []int64) {
 // Catches a write that takes note of the size which it has given the file after another call has made
 // the file smaller: reads past the end give zeros, and stores there are gone.
 func TestTruncateBesideGrowth(t *testing.T) {
-	skipWithoutMaps(t)
-	if sysMapsHoldFiles {
-		t.Skip("nobody shrinks a file that is mapped")
-	}
+	skipWhereNobodyShrinksMaps(t)
 	base := watched.New()
 	var mfs *MemMapFS
 	var native string
@@ -178,10 +175,7 @@ func TestTruncateBesideGrowth(t *testing.T) {
 
 // Catches a size that was asked for before a truncation and is noted after the one asked for then.
 func TestTruncateBesideMeasuring(t *testing.T) {
-	skipWithoutMaps(t)
-	if sysMapsHoldFiles {
-		t.Skip("nobody shrinks a file that is mapped")
-	}
+	skipWhereNobodyShrinksMaps(t)
 	base := watched.New()
 	mfs, f, native := opening(t, base, Config{Mode: ModeReadWrite, SyncMode: SyncNever, MapFullFile: true}, 4, os.O_RDWR)
 	if _, err := f.maps.mapWindow(0); err != nil {
@@ -216,10 +210,7 @@ func TestTruncateBesideMeasuring(t *testing.T) {
 // Catches a first map that takes a size which was asked for before the file is known to be mapped: a
 // Truncate by name or by another handle in between does not find it.
 func TestTruncateBesideTheFirstMap(t *testing.T) {
-	skipWithoutMaps(t)
-	if sysMapsHoldFiles {
-		t.Skip("nobody shrinks a file that is mapped")
-	}
+	skipWhereNobodyShrinksMaps(t)
 	for _, moment := range []string{"before the map", "before it is found"} {
 		for _, how := range []string{"by name", "by handle"} {
 			mfs, f, native := opening(t, watched.New(), Config{Mode: ModeReadWrite, SyncMode: SyncNever, MapFullFile: true}, 4, os.O_RDWR)

@@ -418,10 +418,7 @@ func TestWriteBesideFlush(t *testing.T) {
 
 // Catches LockMemory that takes a file which shrinks meanwhile for locked.
 func TestLockMemoryBesideTruncate(t *testing.T) {
-	skipWithoutMaps(t)
-	if sysMapsHoldFiles {
-		t.Skip("nobody shrinks a file that is mapped")
-	}
+	skipWhereNobodyShrinksMaps(t)
 	_, f, native := opening(t, watched.New(), Config{Mode: ModeReadWrite, SyncMode: SyncNever, MapFullFile: true}, 4, os.O_RDWR)
 	defer HookMap(func(bool, bool, bool) error { return os.Truncate(native, pageBytes) })()
 	if err := f.LockMemory(0, 4*pageBytes); err != io.EOF {
@@ -614,5 +611,14 @@ func TestReadersDoNotWaitForAMap(t *testing.T) {
 	close(goOn)
 	if err := <-mapped; err != nil {
 		t.Error(err)
+	}
+}
+
+// skipWhereNobodyShrinksMaps skips a test of a mapped file that others shrink.
+func skipWhereNobodyShrinksMaps(t *testing.T) {
+	t.Helper()
+	skipWithoutMaps(t)
+	if sysMapsHoldFiles {
+		t.Skip("nobody shrinks a file that is mapped")
 	}
 }

@@ -98,7 +98,7 @@ func rotateWhileLogged(t *testing.T, l *logger, rotate func(), reopen bool) *tai
 	defer func() { <-written; <-read }()
 	defer close(stop)
 	for range logrotateRounds {
-		for now := logged.Load(); shown.Load() <= now && !t.Failed(); {
+		for before := logged.Load(); shown.Load() <= before && !t.Failed(); {
 			time.Sleep(time.Millisecond)
 		}
 		rotate()
