@@ -133,16 +133,21 @@ func (d *descriptor) reopened(info os.FileInfo) *descriptor {
 	return again
 }
 
-// do calls fn with the descriptor's number, which stays valid until fn returns.
+// do calls fn with the descriptor's number, which stays valid until fn returns. Of a file that is closed
+// it gives fs.ErrClosed: a RawConn of package os has an error of its own for that, which nothing matches.
 func (d *descriptor) do(fn func(fd uintptr) error) error {
 	if d == nil {
 		return errors.ErrUnsupported
 	}
 	var err error
-	if controlErr := d.conn.Control(func(fd uintptr) { err = fn(fd) }); controlErr != nil {
+	controlErr := d.conn.Control(func(fd uintptr) { err = fn(fd) })
+	switch {
+	case controlErr == nil:
+		return err
+	case errors.Is(controlErr, errors.ErrUnsupported), errors.Is(controlErr, fs.ErrClosed):
 		return controlErr
 	}
-	return err
+	return because(controlErr, fs.ErrClosed)
 }
 
 // cachedPages returns how many pages of the range are in the page cache.

@@ -4,6 +4,7 @@ package memmapfs
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"io/fs"
 	"math"
@@ -248,13 +249,20 @@ func (l *lentMap) setBase(index int64, base []byte) {
 	l.base[index] = base
 }
 
-// lendLocked copies the private bytes of the map's range into it, in pages that are not its own. A page
-// that cannot be copied lies past the end of the file, or has no room on its disk: whoever touches it
-// has a fault.
-func (b *privateBytes) lendLocked(l *lentMap) {
+// lendLocked copies the private bytes of the map's range into it, in pages that are not its own, for somebody
+// who is to have the bytes of want. A page that cannot be copied lies past the end of the file, or has no
+// room on its disk. It is left out, and nobody gets it: touching it would be a fault, but no more once
+// there is room, and then it would show the file's bytes for private ones.
+func (b *privateBytes) lendLocked(l *lentMap, want byteRange) error {
+	var missing error
+	check := func(index int64, fault *caughtPanic) {
+		if at := index * pageBytes; fault != nil && want.overlaps(byteRange{at, at + pageBytes}) {
+			missing = fmt.Errorf("%w (at offset %d)", ErrSIGBUS, max(at, want.from))
+		}
+	}
 	if standApart() {
-		b.refreshLocked(l)
-		return
+		b.refreshLocked(l, check)
+		return missing
 	}
 	s := l.byteRange()
 	if len(b.pages) > 0 {
@@ -265,27 +273,38 @@ func (b *privateBytes) lendLocked(l *lentMap) {
 				continue
 			}
 			page := make([]byte, pageBytes)
-			if l.copyOut(page, at-l.offset) == nil {
+			fault := l.copyOut(page, at-l.offset)
+			if fault == nil {
 				private.overlay(page, 0)
-				l.setPage(page, index)
+				fault = l.setPage(page, index)
 			}
+			check(index, fault)
 		}
 	}
 	for _, other := range b.lent {
 		if !l.filled && other != l && other.isLent() && other.byteRange().overlaps(s) {
-			b.lendFromLocked(other, l)
+			b.lendFromLocked(other, l, check)
 		}
 	}
-	l.filled = true
+	l.filled = missing == nil
+	return missing
 }
 
 // lendFromLocked copies what was stored in one lent map into another one.
-func (b *privateBytes) lendFromLocked(from, to *lentMap) {
+func (b *privateBytes) lendFromLocked(from, to *lentMap, check func(index int64, fault *caughtPanic)) {
 	s := byteRange{max(from.offset, to.offset), min(from.byteRange().to, to.byteRange().to)}
 	own := b.ownPages(from, s)
 	for at := s.from; at < s.to; at += pageBytes {
 		page, result := make([]byte, pageBytes), make([]byte, pageBytes)
-		if !own(at) || from.copyOut(page, at-from.offset) != nil || to.copyOut(result, at-to.offset) != nil {
+		if !own(at) {
+			continue
+		}
+		fault := from.copyOut(page, at-from.offset)
+		if fault == nil {
+			fault = to.copyOut(result, at-to.offset)
+		}
+		if fault != nil {
+			check(at/pageBytes, fault)
 			continue
 		}
 		if base := from.base[at/pageBytes]; base != nil {
@@ -293,15 +312,17 @@ func (b *privateBytes) lendFromLocked(from, to *lentMap) {
 		} else {
 			result = page
 		}
-		to.setPage(result, at/pageBytes)
+		check(at/pageBytes, to.setPage(result, at/pageBytes))
 	}
 }
 
 // setPage copies a page into the map.
-func (l *lentMap) setPage(page []byte, index int64) {
-	if l.copyIn(index*pageBytes-l.offset, page) == nil {
+func (l *lentMap) setPage(page []byte, index int64) *caughtPanic {
+	fault := l.copyIn(index*pageBytes-l.offset, page)
+	if fault == nil {
 		l.setBase(index, page)
 	}
+	return fault
 }
 
 // data returns the bytes of the private map of the window that holds pos, for good.
@@ -316,13 +337,15 @@ func (b *privateBytes) data(pos int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.lendLocked(l)
+	limit := min(size-l.offset, int64(len(l.data)))
+	if err := b.lendLocked(l, byteRange{l.offset, l.offset + limit}); err != nil {
+		return nil, err
+	}
 	if !l.exposed {
 		b.maps.hide(l.byteRange(), false)
 		l.exposed = true
 		l.life.exposed.Store(true)
 	}
-	limit := min(size-l.offset, int64(len(l.data)))
 	return l.data[:limit:limit], nil
 }
 
@@ -405,7 +428,9 @@ func (b *privateBytes) view(off, n int64) (*lentMap, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.lendLocked(l)
+	if err := b.lendLocked(l, s); err != nil {
+		return nil, err
+	}
 	if !l.pin() {
 		return nil, fs.ErrClosed
 	}

@@ -67,13 +67,14 @@ func (l *lentMap) isStored(at int64) bool {
 // refreshLocked has the pages of a map that stands apart, those that were not stored to, show what
 // calls show. Of a page that was made before, only bytes that have changed are stored: somebody may be
 // storing beside them.
-func (b *privateBytes) refreshLocked(l *lentMap) {
+func (b *privateBytes) refreshLocked(l *lentMap, check func(index int64, fault *caughtPanic)) {
 	page := make([]byte, pageBytes)
 	for s := l.byteRange(); s.from < s.to; s.from += pageBytes {
 		index, at := s.from/pageBytes, s.from-l.offset
 		base := l.base[index]
-		if l.copyOut(page, at) != nil {
+		if fault := l.copyOut(page, at); fault != nil {
 			delete(l.base, index) // past the end of the file
+			check(index, fault)
 			continue
 		}
 		if base != nil && !bytes.Equal(page, base) {
@@ -89,12 +90,14 @@ func (b *privateBytes) refreshLocked(l *lentMap) {
 		switch {
 		case n == 0:
 		case base == nil:
-			l.setPage(bytes.Clone(page), index)
+			check(index, l.setPage(bytes.Clone(page), index))
 		case !bytes.Equal(page, base):
 			eachChange(page, base, func(from, to int) {
-				if l.copyIn(at+int64(from), page[from:to]) == nil {
+				fault := l.copyIn(at+int64(from), page[from:to])
+				if fault == nil {
 					copy(base[from:to], page[from:to])
 				}
+				check(index, fault)
 			})
 		}
 	}

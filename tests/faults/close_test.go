@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -439,4 +440,51 @@ func TestStaleSlices(t *testing.T) {
 		}
 		testkit.Report(t, "%d loads from %d stale slices beside %d other files, all faults", faults, len(stale), others)
 	})
+}
+
+// ownedFile offers the descriptor of a file of its own.
+type ownedFile struct {
+	absfs.File
+	descriptor *os.File
+}
+
+func (f ownedFile) SyscallConn() (syscall.RawConn, error) { return f.descriptor.SyscallConn() }
+
+type ownedFiles struct {
+	absfs.FileSystem
+	opened *os.File
+}
+
+func (o *ownedFiles) OpenFile(name string, flags int, perm fs.FileMode) (absfs.File, error) {
+	file, err := o.FileSystem.OpenFile(name, flags, perm)
+	if err != nil {
+		return nil, err
+	}
+	o.opened, err = os.OpenFile(osfs.ToNative(name), flags, perm)
+	return ownedFile{file, o.opened}, err
+}
+
+// TestDescriptorClosedBelow catches an error that nobody can tell from others where the wrapped file is closed
+// under the handle, by its owner or by a Close that runs beside.
+func TestDescriptorClosedBelow(t *testing.T) {
+	testkit.NeedMaps(t)
+	testkit.EachMode(t, func(t *testing.T, m testkit.Mode) {
+		name := testkit.WriteFile(t, testkit.TestDir(t), "file", testkit.Content(1<<20))
+		base, err := osfs.NewFS()
+		if err != nil {
+			t.Fatal(err)
+		}
+		files := &ownedFiles{FileSystem: base}
+		file := testkit.AsMapped(t, testkit.MustOpen(t, m.Over(t, files), name, os.O_RDWR))
+		if file.Data() == nil {
+			t.Fatal("the file cannot be mapped")
+		}
+		if err := files.opened.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := file.PunchHole(0, 512<<10); !errors.Is(err, fs.ErrClosed) {
+			t.Errorf("PunchHole: %v", err)
+		}
+		file.Close()
+	}, testkit.Mode.ReadWrite)
 }

@@ -398,3 +398,58 @@ func TestAddressSpaceBound(t *testing.T) {
 		})
 	}
 }
+
+// TestViewWithoutRoom catches a View that is handed a page without its private bytes, because the disk had no
+// room for the hole below them, and that then, with room again, shows zeros.
+func TestViewWithoutRoom(t *testing.T) {
+	testkit.NeedMounts(t)
+	testkit.EachMode(t, func(t *testing.T, m testkit.Mode) {
+		testkit.InChild(t, func(t *testing.T) {
+			disk := testkit.MountSmallDisk(t, "tmpfs")
+			if disk == nil {
+				return
+			}
+			name := testkit.WriteFile(t, disk.Dir, "file", nil)
+			if err := os.Truncate(osfs.ToNative(name), disk.Sparse); err != nil {
+				t.Fatal(err)
+			}
+			file := testkit.MustOpenMapped(t, m.OverOS(t), name, os.O_RDWR)
+			want := testkit.Content(int(2 * testkit.PageSize))
+			off := 4*testkit.PageSize + 100
+			view := func(fn func(b []byte)) error {
+				return file.View(off, int64(len(want)), func(b []byte) error { fn(b); return nil })
+			}
+			disk.Fill()
+			if n, err := file.WriteAt(want, off); n != len(want) || err != nil {
+				t.Fatalf("private WriteAt on a full disk: %d, %v", n, err)
+			}
+			freed := false
+			err := view(func(b []byte) {
+				disk.Free()
+				freed = true
+				testkit.MustEqual(t, "View of private bytes after space was freed", bytes.Clone(b), want)
+			})
+			if !errors.Is(err, memmapfs.ErrSIGBUS) {
+				t.Errorf("View of private bytes over a hole of a full disk: %v", err)
+			}
+			if data := file.Data(); !freed && !m.Windowed() && data != nil {
+				t.Errorf("Data of private bytes over a hole of a full disk: %d bytes", len(data))
+			}
+			if !freed {
+				disk.Free()
+			}
+			if err := view(func(b []byte) { testkit.MustEqual(t, "View with room", bytes.Clone(b), want) }); err != nil {
+				t.Errorf("View with room: %v", err)
+			}
+			got := make([]byte, len(want))
+			if _, err := file.ReadAt(got, off); err != nil {
+				t.Error(err)
+			}
+			testkit.MustEqual(t, "ReadAt", got, want)
+			if err := file.Close(); err != nil {
+				t.Error(err)
+			}
+			testkit.Report(t, "refused while the disk was full: %t", !freed)
+		}, testkit.InOwnMounts)
+	}, testkit.Mode.CopyOnWrite)
+}
