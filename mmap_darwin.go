@@ -41,3 +41,15 @@ func sysNoCache(fd uintptr) error {
 	_, err := unix.FcntlInt(fd, unix.F_NOCACHE, 1)
 	return err
 }
+
+// sysFilesystem tells local filesystems from those of a network (MNT_LOCAL of statfs(2)).
+func sysFilesystem(fd uintptr) (kind int, name string, err error) {
+	var status unix.Statfs_t
+	if err := unix.Fstatfs(int(fd), &status); err != nil {
+		return filesystemUnknown, "", err
+	}
+	if status.Flags&unix.MNT_LOCAL == 0 {
+		return filesystemUnknown, "a filesystem that is not local", nil
+	}
+	return filesystemOnePage, "a local filesystem", nil
+}

@@ -30,7 +30,7 @@ const (
 	filesystemOverlay          // files of overlayfs are copied when they are first opened for writing
 )
 
-// system is the one way from the package to the system calls of the mmap_*.go and flock_*.go
+// system is the one way from the package to the system calls of the mmap_*.go
 // files, so that a test can record a call or let it fail.
 var system = struct {
 	mapFile      func(fd uintptr, offset int64, length, flags int) ([]byte, error)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"reflect"
+	"runtime"
 	"sync"
 	"unsafe"
 )
@@ -255,4 +256,152 @@ func hasPointers(t reflect.Type) bool {
 		return false
 	}
 	return true
+}
+
+// ReadRequest is one read of a batch: P is filled from Off; N and Err are what ReadAt would have
+// returned.
+type ReadRequest struct {
+	P   []byte
+	Off int64
+	N   int
+	Err error
+}
+
+// batchPart is how many reads of a batch are looked up and copied at a time. They are kept on the
+// stack.
+const batchPart = 64
+
+// ReadBatch does all reads of the batch, each with ReadAt's result in its N and Err, and returns the
+// first Err other than io.EOF. It is ReadAt for each, one after the other, but cheaper: what is mapped
+// and in memory is copied under one guard, and of what is not the system is asked to begin reading all
+// at once, before the first is waited for.
+//
+// No order is promised between the reads: buffers that overlap hold one or the other. It allocates
+// nothing and may be called from many goroutines, with batches of their own.
+func (f *MappedFile) ReadBatch(batch []ReadRequest) error {
+	if f.maps.isClosed() {
+		for i := range batch {
+			batch[i].N, batch[i].Err = f.ReadAt(batch[i].P, batch[i].Off)
+		}
+		return f.wrap("read", fs.ErrClosed)
+	}
+	for rest := batch; len(rest) > 0; {
+		part := rest[:min(len(rest), batchPart)]
+		rest = rest[len(part):]
+		f.readBatchPart(part)
+	}
+	for i := range batch {
+		if err := batch[i].Err; err != nil && err != io.EOF {
+			return err
+		}
+	}
+	return nil
+}
+
+// readBatchPart is ReadBatch for few reads.
+func (f *MappedFile) readBatchPart(part []ReadRequest) {
+	var hot [batchPart]bool
+	f.maps.readBatchHot(part, &hot)
+	if sysReadsAhead {
+		f.maps.readBatchAhead(part, &hot)
+	}
+	for i := range part {
+		if r := &part[i]; !hot[i] {
+			r.N, r.Err = f.ReadAt(r.P, r.Off)
+		}
+	}
+}
+
+// readBatchHot does the reads that one mapping each can serve, and marks them.
+func (f *fileMaps) readBatchHot(part []ReadRequest, hot *[batchPart]bool) {
+	if !sysRevokesInPlace {
+		return
+	}
+	var copies [batchPart]guardedCopy
+	var reads [batchPart]hotRead // their maps' addresses are not given back before all are copied
+	n := 0
+	for i := range part {
+		r := &part[i]
+		if m, start := f.hotRange(r.P, r.Off); m != nil {
+			copies[n] = guardedCopy{unsafe.Pointer(unsafe.SliceData(r.P)), m.pointer(start), len(r.P)}
+			reads[n] = hotRead{m, start + int64(len(r.P)), i}
+			n++
+		}
+	}
+	if n == 0 {
+		return
+	}
+	done, _ := copyAllGuarded(copies[:n]) // what a fault has left is read one by one
+	for k := range done {
+		if r := &part[reads[k].of]; reads[k].from.proves(r.P, reads[k].end) {
+			r.N, r.Err, hot[reads[k].of] = len(r.P), nil, true
+		}
+	}
+	runtime.KeepAlive(&reads)
+}
+
+// hotRead is a read of a batch that a mapping serves, and where it ends there.
+type hotRead struct {
+	from *mapping
+	end  int64
+	of   int // in the batch
+}
+
+// hotRange returns the mapping that can serve a read, and where its bytes start there, or nil.
+func (f *fileMaps) hotRange(p []byte, off int64) (m *mapping, start int64) {
+	m = f.windows.at(off)
+	if m == nil || len(p) == 0 || len(p) >= timedRead {
+		return nil, 0
+	}
+	start, ok := m.span(off, len(p))
+	if !ok {
+		return nil, 0
+	}
+	if first, last := pageSpan(start, len(p)); !m.knows(first, last) {
+		return nil, 0
+	}
+	return m, start
+}
+
+// readBatchAhead has the system begin to read what the other reads will want, if that is more than one.
+func (f *fileMaps) readBatchAhead(part []ReadRequest, hot *[batchPart]bool) {
+	d := f.descriptor.Load()
+	if d == nil {
+		return
+	}
+	a := batchAheads.Get().(*batchAhead)
+	defer batchAheads.Put(a)
+	a.cold = 0
+	for i := range part {
+		if r := &part[i]; !hot[i] && len(r.P) > 0 && r.Off >= 0 {
+			a.offs[a.cold], a.lengths[a.cold] = r.Off, int64(len(r.P))
+			a.cold++
+		}
+	}
+	if a.cold > 1 {
+		d.conn.Control(a.ask)
+	}
+}
+
+// batchAhead are the ranges that readBatchAhead asks for. They and the function that asks are used again
+// and again, because what a descriptor is given is on the heap.
+type batchAhead struct {
+	cold          int
+	offs, lengths [batchPart]int64
+	ask           func(fd uintptr)
+}
+
+var batchAheads = sync.Pool{New: func() any {
+	a := new(batchAhead)
+	a.ask = a.askAll
+	return a
+}}
+
+// askAll stops at the first error: it is a hint, and the reads will say what is wrong.
+func (a *batchAhead) askAll(fd uintptr) {
+	for i := range a.cold {
+		if system.readAhead(fd, a.offs[i], a.lengths[i]) != nil {
+			return
+		}
+	}
 }

@@ -25,15 +25,15 @@ import (
 // file that is not in the list is one.
 var floors = []string{
 	0: "config.go errors.go", // used by all
-	1: "system.go mmap_*.go flock_*.go advise_linux.go",
+	1: "system.go mmap_*.go advise_linux.go",
 	2: "guard.go pageset.go budget.go",
 	3: "mapping.go",
 	4: "window.go demand.go descriptor.go trust.go",
 	5: "filemaps.go makemap.go residency.go loading.go hints.go",
 	6: "private.go private_refresh.go position.go sync.go flusher.go",
-	7: "mappedfile.go stream.go handles.go view.go batch.go advise.go pages.go sigbus.go",
-	8: "memmapfs.go stats.go",
-	9: "shared.go shared_open.go shared_create.go shared_growth.go shared_lock.go shared_wait.go",
+	7: "mappedfile.go stream.go handles.go view.go advise.go sigbus.go",
+	8: "memmapfs.go",
+	9: "shared.go shared_open.go shared_create.go shared_lock.go shared_wait.go",
 }
 
 // What a reader can hold.
