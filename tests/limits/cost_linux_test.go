@@ -112,7 +112,13 @@ func TestCloseIsShort(t *testing.T) {
 			slices.Sort(all)
 			return all[len(all)*98/100]
 		}
-		p, m := times(plain), times(mapped)
+		var p, m time.Duration
+		for range 3 { // another program may take the processors for a while, but not each time
+			p, m = times(plain), times(mapped)
+			if m <= max(collection/4, p+10*time.Millisecond) {
+				break
+			}
+		}
 		runtime.KeepAlive(list)
 		if m > max(collection/4, p+10*time.Millisecond) {
 			t.Errorf("98 of 100 Closes take at most %v, plain %v; a collection takes %v", m, p, collection)
