@@ -720,3 +720,46 @@ func TestKnobsAreInTheTable(t *testing.T) {
 		}
 	}
 }
+
+// TestViewEndsWhileItsMapIsFlushed catches a flush of a map that the end of a View takes away meanwhile, where
+// the file's own Sync does not cover maps: the flush would fail, or reach what is at the addresses by then.
+func TestViewEndsWhileItsMapIsFlushed(t *testing.T) {
+	testkit.NeedMaps(t)
+	file := testkit.MustOpenMapped(t, testkit.Mode{Config: testkit.Full(memmapfs.ModeReadWrite, memmapfs.SyncLazy)}.OverOS(t),
+		testkit.WriteFile(t, testkit.TestDir(t), "file", testkit.Content(int(4*testkit.PageSize))), os.O_RDWR)
+	if _, err := file.WriteAt([]byte("to be flushed"), testkit.PageSize); err != nil {
+		t.Fatal(err)
+	}
+	endView, viewEnded, viewing := make(chan struct{}), make(chan error), make(chan struct{})
+	go func() {
+		viewEnded <- file.View(0, testkit.PageSize, func(b []byte) error {
+			b[0]++
+			close(viewing)
+			<-endView
+			return nil
+		})
+	}()
+	<-viewing
+	flushes := 0
+	defer memmapfs.HookSyncMap(func(data []byte, flush func([]byte) error) error {
+		if flushes++; flushes == 1 {
+			close(endView)
+			if err := <-viewEnded; err != nil {
+				t.Error("View:", err)
+			}
+			if testkit.FaultsWhenRead(data) {
+				t.Error("the map was taken away while it was flushed")
+			}
+		}
+		return flush(data)
+	})()
+	if err := file.Close(); err != nil {
+		t.Error("Close:", err)
+	}
+	if flushes == 0 { // the file's Sync covers maps
+		close(endView)
+		if err := <-viewEnded; err != nil {
+			t.Error("View:", err)
+		}
+	}
+}

@@ -351,9 +351,7 @@ func (f *fileMaps) syncMaps() error {
 	var err error
 	for _, list := range [][]*mapping{f.windows.live, f.windows.others} {
 		for _, m := range list {
-			if !m.isRevoked() {
-				err = join(err, m.sync())
-			}
+			err = join(err, m.syncUnlessRevoked())
 		}
 	}
 	return err

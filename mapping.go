@@ -321,6 +321,19 @@ func (m *mapping) sync() error {
 	return system.syncMap(m.data)
 }
 
+// syncUnlessRevoked is sync of a map that may be at its end, and keeps it in place meanwhile.
+func (m *mapping) syncUnlessRevoked() error {
+	m.mu.Lock()
+	if m.isRevoked() {
+		m.mu.Unlock()
+		return nil
+	}
+	m.pins++
+	m.mu.Unlock()
+	err := m.sync()
+	return join(err, m.unpin())
+}
+
 // giveBack runs when a mapping has become garbage. A range that Data has handed out stays
 // while its slices may be valid (the handle was dropped without Close), and for long after
 // Close, so that a slice kept too long faults. Revoking it again lets go of the file where
