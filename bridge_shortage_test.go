@@ -340,9 +340,6 @@ func TestFilesOpenedReadOnlyAreNotStoredTo(t *testing.T) {
 // and stores into the map of a file that has turned out to transform what it reads.
 func TestStoresEnd(t *testing.T) {
 	skipWithoutMaps(t)
-	if !sysMapsAgreeWithIO {
-		t.Skip("what is mapped is written through the map alone")
-	}
 	for what, end := range map[string]func(mfs *MemMapFS, f *MappedFile, native string) error{
 		"Chmod": func(mfs *MemMapFS, _ *MappedFile, native string) error {
 			return mfs.Chmod(osfs.FromNative(native), 0o640)
@@ -385,13 +382,46 @@ func TestStoresEnd(t *testing.T) {
 	}
 }
 
+// Catches a page of a refused file that is known until that is old, to be read or stored to: one that is
+// learnt beside the refusal, and one that is learnt after it, beside a new window that is trusted.
+func TestLearntBesideRefusal(t *testing.T) {
+	skipWithoutMaps(t)
+	for what, call := range map[string]func(t *testing.T, f *MappedFile){
+		"read":  func(t *testing.T, f *MappedFile) { mustReadAt(t, f, 0, 10) },
+		"write": func(t *testing.T, f *MappedFile) { mustWriteAt(t, f, []byte("ten bytes."), 0) },
+	} {
+		base, comparing := watched.New(), func() {}
+		base.ReadAt = func(_ int, off int64) {
+			if off == 10 { // what follows in the page
+				comparing()
+			}
+		}
+		_, f, _ := opening(t, base, Config{Mode: ModeReadWrite, SyncMode: SyncNever, MapFullFile: true}, 3, os.O_RDWR)
+		m, err := f.maps.mapWindow(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		comparing = func() { f.maps.refuse(refuse(refusedTransformed, errTransformed, true)) }
+		call(t, f)
+		if f.maps.refused.Load() == nil {
+			t.Fatalf("the page is not compared at a %s", what)
+		}
+		if m.resident.has(0, 0) || m.written.has(0, 0) {
+			t.Errorf("a page is known by a %s beside the refusal", what)
+		}
+		comparing = func() {}
+		f.maps.trusted.Store(true)
+		call(t, f)
+		if m.resident.has(0, 0) || m.written.has(0, 0) {
+			t.Errorf("a page is known by a %s beside a new window", what)
+		}
+	}
+}
+
 // Catches a permission to store that a write gives which began before a flush: the flush has made its
 // pages clean.
 func TestWriteBesideFlush(t *testing.T) {
 	skipWithoutMaps(t)
-	if !sysMapsAgreeWithIO {
-		t.Skip("what is mapped is written through the map alone")
-	}
 	base := watched.New()
 	calls := 0
 	var f *MappedFile
