@@ -273,9 +273,6 @@ func TestPrivateWriteBesideTruncate(t *testing.T) {
 // file that was under way when it was written.
 func TestPrivateWriteBesideRead(t *testing.T) {
 	skipWithoutMaps(t)
-	if !sysMapsAgreeWithIO {
-		t.Skip("what is mapped is not read through the file")
-	}
 	base := watched.New()
 	_, f, _ := opening(t, base, Config{Mode: ModeCopyOnWrite, MapFullFile: true}, 2, os.O_RDWR)
 	if _, err := f.maps.mapWindow(0); err != nil {

@@ -78,7 +78,7 @@ func (m SyncMode) String() string {
 
 // MappingPolicy says of which files calls are served from maps. A wrapped file of a type that is
 // not known, and that reads other bytes than its descriptor shows, is never mapped, whatever the
-// policy is.
+// policy is. One that begins to do so while it is open is found out after about five seconds.
 type MappingPolicy int
 
 const (

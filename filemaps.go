@@ -20,11 +20,11 @@ type fileMaps struct {
 	longReads longReads
 
 	writable bool // its maps can be stored to, and the stores reach the file
+	compares bool // the wrapped file's type is not known: each page is compared
 
 	refused      atomic.Pointer[refusal]
 	trusted      atomic.Bool // calls may be served from maps; set with the first map
-	compares     atomic.Bool // the wrapped file's type is not known: see compareLocked
-	altersWrites atomic.Bool // such a file has written other bytes than it was given: nothing is stored
+	altersWrites atomic.Bool // a file that compares has written other bytes than it was given: nothing is stored
 	fillsHoles   atomic.Bool // reading a hole through a map takes a block of the disk
 
 	descriptor     atomic.Pointer[descriptor]  // changed under windows.mu

@@ -32,6 +32,7 @@ type handles struct {
 func (h *handles) openFile(file absfs.File, flag int) (*MappedFile, error) {
 	f := &MappedFile{handles: h}
 	f.maps.openFile = openFile{file: file, host: &h.host, registry: f, flag: flag}
+	f.maps.compares = !f.maps.isTransparent()
 	f.unsynced.maps, f.unsynced.flusher = &f.maps, &h.flusher
 	f.maps.windows.size = wholeFile
 	f.maps.windows.budget = h.config.MaxWindows
@@ -267,7 +268,7 @@ func (h *handles) tick() {
 			continue
 		}
 		any = true
-		if forget || endTerm && f.maps.compares.Load() { // a type that is not known may begin to transform
+		if forget || endTerm && f.maps.compares { // a type that is not known may begin to transform
 			f.maps.forget()
 		}
 		if endTerm {

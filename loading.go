@@ -164,7 +164,7 @@ func (f *fileMaps) populate(m *mapping, s byteRange) error {
 	if len(part) == 0 {
 		return nil
 	}
-	if f.fillsHoles.Load() || f.compares.Load() || f.advisedRandom(s) || filtered() {
+	if f.fillsHoles.Load() || f.compares || f.advisedRandom(s) || filtered() {
 		return f.readThrough(s)
 	}
 	if system.populate(part) != nil {

@@ -94,7 +94,7 @@ func (f *fileMaps) widenLocked(info os.FileInfo) {
 		return
 	}
 	f.keepLostLocked(f.windows.widen(m))
-	if f.measure() == nil {
+	if f.showLocked(m) == nil {
 		f.loadLocked(m) // pages that cannot be locked now are as those of a window made anew
 	}
 }
@@ -145,11 +145,8 @@ func (f *fileMaps) mapIndexLocked(off int64, info os.FileInfo, byName bool) (*ma
 		return nil, err
 	}
 	f.replaceLocked(m, stale)
-	if err := f.measure(); err != nil {
+	if err := f.showLocked(m); err != nil {
 		return nil, err
-	}
-	if !sysMapsAgreeWithIO && f.trusted.Load() {
-		f.addResident(m, 0, pagesIn(m.limit.Load())-1)
 	}
 	if err := f.loadLocked(m); err != nil {
 		f.keepLostLocked(w.drop(w.indexLive(index)))
@@ -280,14 +277,14 @@ func (f *fileMaps) newMapping(offset, length int64, flags int, byName bool) (*ma
 	m := manage(data, offset)
 	m.private = flags&mapPrivate != 0
 	m.writable = flags&mapWrite != 0
-	if !byName && sysMapsAgreeWithIO {
+	if !byName && f.learns() {
 		m.ration()
 	}
 	m.probeCost.Store(firstProbeCost)
 	if m.writable && !m.private {
 		m.written = newPageSet(pagesIn(pages))
-		if !sysMapsAgreeWithIO {
-			m.written.add(0, pagesIn(pages)-1) // what is mapped is written through the map alone
+		if !f.learns() {
+			m.written.add(0, pagesIn(pages)-1)
 		}
 	}
 	if f.host.config.UseHugePages && sysAdviseHugePage != unsupportedAdvice {
@@ -345,7 +342,7 @@ func (f *fileMaps) settleLocked(m *mapping, info os.FileInfo) error {
 	if err := f.announceLocked(m, info); err != nil {
 		return err
 	}
-	m.cold = f.host.config.ColdReads && f.hidden == nil && f.trusted.Load() && !f.fillsHoles.Load() && !f.compares.Load()
+	m.cold = f.host.config.ColdReads && f.hidden == nil && f.trusted.Load() && !f.fillsHoles.Load() && !f.compares
 	_, err := f.descriptor.Load().cachedPages(m.offset, pageBytes)
 	f.tellsResidency.Store(err == nil)
 	keep := err == nil || f.windows.size != wholeFile || f.writable
@@ -371,8 +368,7 @@ func (f *fileMaps) announceLocked(m *mapping, info os.FileInfo) error {
 // compareLocked asks once whether calls may be served from maps of the file, and for a file whose
 // type is not known whether the map shows what the file reads. The caller holds windows.mu.
 func (f *fileMaps) compareLocked(m *mapping, info os.FileInfo) error {
-	if !f.isTransparent() {
-		f.compares.Store(true)
+	if f.compares {
 		same, err := f.showsSame(m, min(info.Size()-m.offset, int64(len(m.data))))
 		if err != nil {
 			return notMapped(err)

@@ -234,7 +234,7 @@ func (f *MappedFile) writeAt(p []byte, off int64) (n int, err error) {
 	// Where a flush follows, writing through the file is faster: a store into a page that was
 	// flushed faults, and makes the whole large page dirty that it lies in.
 	flushed := f.maps.flag&os.O_SYNC != 0 || f.maps.host.config.SyncMode == SyncImmediate
-	if f.maps.writable && (!flushed || !sysMapsAgreeWithIO) {
+	if f.maps.writable && (!flushed || !f.maps.learns()) {
 		head = f.maps.writeHead(p, off)
 	}
 	if head < len(p) {

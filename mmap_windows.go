@@ -37,6 +37,7 @@ var (
 	procGetSystemInfo         = kernel32.NewProc("GetSystemInfo")
 	procPrefetchVirtualMemory = kernel32.NewProc("PrefetchVirtualMemory")
 	procReOpenFile            = kernel32.NewProc("ReOpenFile")
+	procNtQueryObject         = win.NewLazySystemDLL("ntdll.dll").NewProc("NtQueryObject")
 )
 
 // sysMapAlignment returns the allocation granularity, of which the offset of a view is a multiple.
@@ -72,7 +73,7 @@ func sysMap(fd uintptr, offset int64, length, flags int) ([]byte, error) {
 	}
 	// The section has the file's size: a larger one would make the file grow.
 	section, err := win.CreateFileMapping(win.Handle(fd), nil, protection, 0, 0, nil)
-	if err == win.ERROR_ACCESS_DENIED && right != 0 {
+	if err == win.ERROR_ACCESS_DENIED && (right == win.GENERIC_EXECUTE || right == win.GENERIC_WRITE && sysAppends(fd)) {
 		// The handle was opened to append, or without the right to execute.
 		var file win.Handle
 		if file, err = sysReopen(fd, win.GENERIC_READ|right); err == nil {
@@ -110,12 +111,28 @@ func sysMap(fd uintptr, offset int64, length, flags int) ([]byte, error) {
 	return unsafe.Slice((*byte)(start), min(uintptr(length), region.RegionSize)), nil
 }
 
-// sysMapError gives a shortage of memory or addresses the number that it has on other systems.
+// sysMapError gives a shortage of memory or addresses, and the lack of a right, the numbers that they
+// have on other systems.
 func sysMapError(err error) error {
-	if err == win.ERROR_NOT_ENOUGH_MEMORY || err == win.ERROR_COMMITMENT_LIMIT {
+	switch err {
+	case win.ERROR_NOT_ENOUGH_MEMORY, win.ERROR_COMMITMENT_LIMIT:
 		return syscall.ENOMEM
+	case win.ERROR_ACCESS_DENIED:
+		return syscall.EACCES
 	}
 	return err
+}
+
+// sysAppends reports whether a handle has the right to append. One that was opened read-only has not:
+// what it refuses is not to be had by opening the file once more.
+func sysAppends(fd uintptr) bool {
+	var object struct { // PUBLIC_OBJECT_BASIC_INFORMATION
+		attributes, granted uint32
+		others              [12]uint32
+	}
+	const basicInformation = 0
+	status, _, _ := procNtQueryObject.Call(fd, basicInformation, uintptr(unsafe.Pointer(&object)), unsafe.Sizeof(object), 0)
+	return status == 0 && object.granted&win.FILE_APPEND_DATA != 0
 }
 
 // sysReopen opens the file of a handle once more.

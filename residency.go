@@ -22,8 +22,31 @@ type hiddenPages struct {
 	ranges []byteRange
 }
 
-// addResident marks pages of m as being in memory, but for those whose truth is elsewhere.
+// learns reports whether a call is served from a page of a map only after the wrapped file has read or
+// written it. Where maps and calls are not promised to agree, what is mapped is read and written through
+// the map alone. But of a file whose type is not known only its own calls can tell what it reads and
+// writes, and each page is compared.
+func (f *fileMaps) learns() bool { return sysMapsAgreeWithIO || f.compares }
+
+// showLocked lets calls be served from a new map that lookups find. The caller holds windows.mu.
+func (f *fileMaps) showLocked(m *mapping) error {
+	err := f.measure()
+	if err == nil && !f.learns() && f.trusted.Load() {
+		f.addResident(m, 0, pagesIn(m.limit.Load())-1)
+	}
+	return err
+}
+
+// addResident marks pages of m as being in memory, unless the file is refused.
 func (f *fileMaps) addResident(m *mapping, first, last int) {
+	f.addVisible(m, first, last)
+	if f.refused.Load() != nil { // refuse, which sets that first, may have made all forgotten before
+		m.resident.remove(first, last)
+	}
+}
+
+// addVisible is addResident for a file that is not refused. It leaves out pages whose truth is elsewhere.
+func (f *fileMaps) addVisible(m *mapping, first, last int) {
 	if f.hidden == nil {
 		m.resident.add(first, last)
 		return
@@ -113,7 +136,7 @@ func (f *fileMaps) learnRead(p []byte, off int64) {
 // learnPages is learnRead for the part of one map.
 func (f *fileMaps) learnPages(m *mapping, start int64, p []byte) {
 	first, last := pageSpan(start, len(p))
-	if f.compares.Load() && !m.resident.has(first, last) && !f.agrees(m, start, p) {
+	if f.compares && !m.resident.has(first, last) && !f.agrees(m, start, p) {
 		return
 	}
 	if !f.fillsHoles.Load() {
@@ -225,10 +248,14 @@ func (f *fileMaps) agreesWritten(m *mapping, start int64, p []byte) bool {
 	if m.copyOut(b, start) != nil {
 		return false
 	}
-	if !bytes.Equal(b, p) && !f.altersWrites.Swap(true) {
+	if bytes.Equal(b, p) {
+		return f.agrees(m, start, p)
+	}
+	if !f.altersWrites.Swap(true) {
 		f.endTerm()
 	}
-	return f.agrees(m, start, b)
+	end := start + int64(len(p))
+	return f.mustShowSame(m, start-start%pageBytes, max(end, min(roundUp(end), m.limit.Load())))
 }
 
 // mustShowSame compares the bytes [start, end) of the map with those of the wrapped file, which is not
@@ -255,7 +282,7 @@ func (f *fileMaps) mustShowSame(m *mapping, start, end int64) bool {
 func (f *fileMaps) probe(m *mapping, first, last int) bool {
 	chunk := first / chunkPages
 	pages := pagesIn(m.limit.Load())
-	if !f.trusted.Load() || f.host.mute.Load() || f.compares.Load() || last >= pages || m.probed.has(chunk, chunk) {
+	if !f.trusted.Load() || f.host.mute.Load() || f.compares || last >= pages || m.probed.has(chunk, chunk) {
 		return false
 	}
 	if filtered() {
@@ -329,10 +356,9 @@ func (f *fileMaps) probePages(m *mapping, start, end int) {
 	}
 }
 
-// forget makes what is known of the pages of all maps start anew. Where map and file need not
-// agree, what is mapped is read and written through the map alone, and all pages stay known.
+// forget makes what is known of the pages of all maps start anew, unless all pages are known for good.
 func (f *fileMaps) forget() {
-	if sysMapsAgreeWithIO {
+	if f.learns() {
 		f.windows.each((*mapping).forget)
 	}
 }
@@ -344,9 +370,9 @@ func (m *mapping) forget() {
 }
 
 // forgetPages has the next access to a range go through the file: its pages are no longer in memory,
-// and a store into one of them needs a block. Where map and file need not agree the map was taken away.
+// and a store into one of them needs a block. Where all pages stay known the map was taken away.
 func (f *fileMaps) forgetPages(s byteRange) {
-	if !sysMapsAgreeWithIO {
+	if !f.learns() {
 		return
 	}
 	f.terms.Lock()
@@ -375,7 +401,7 @@ func (f *fileMaps) learnWritten(off int64, p []byte, term uint64) {
 		return
 	}
 	f.windows.over(off, len(p), func(m *mapping, start int64, n int) {
-		if f.compares.Load() && !f.agreesWritten(m, start, p[m.offset+start-off:][:n]) {
+		if f.compares && !f.agreesWritten(m, start, p[m.offset+start-off:][:n]) {
 			return
 		}
 		first, last := pageSpan(start, n)
@@ -385,7 +411,7 @@ func (f *fileMaps) learnWritten(off int64, p []byte, term uint64) {
 		}
 		f.terms.Lock()
 		defer f.terms.Unlock()
-		if f.term == term && f.storesPay(m, first, last) {
+		if f.term == term && f.refused.Load() == nil && f.storesPay(m, first, last) {
 			m.written.add(first, last)
 		}
 	})
@@ -411,7 +437,7 @@ func (f *fileMaps) storesPay(m *mapping, first, last int) bool {
 // where a write is refused, on a filesystem that has failed. It also ends after storeTerm,
 // because the kernel flushes, too.
 func (f *fileMaps) endTerm() {
-	if !sysMapsAgreeWithIO {
+	if !f.learns() {
 		return // what is mapped is written through the map alone
 	}
 	f.terms.Lock()

@@ -139,6 +139,9 @@ func (f *MappedFile) writeUnmapped(p []byte) (int, error) {
 	f.maps.countWrite(0)
 	n, err := f.maps.file.Write(p)
 	if n > 0 {
+		if f.maps.compares { // what was written, and where, is to be compared
+			f.maps.forget()
+		}
 		err = join(err, f.unsynced.wrote(0, 0))
 	}
 	return n, err

@@ -107,17 +107,13 @@ func (o *openFile) isTransparent() bool {
 
 const (
 	comparedPlaces = 16
-	comparedBytes  = 256       // at each place
-	comparedAtOnce = 256 << 10 // where all is compared
+	comparedBytes  = 256 // at each place
 )
 
 // showsSame reports whether the file's ReadAt gives the bytes that a map of it has, at places spread
 // over the map: its first and last bytes, and some in between. The map has limit bytes of the file.
 func (o *openFile) showsSame(m *mapping, limit int64) (bool, error) {
 	step, length := max(limit/comparedPlaces, comparedBytes), int64(comparedBytes)
-	if !sysMapsAgreeWithIO {
-		step, length = comparedAtOnce, comparedAtOnce // all: what is mapped is read through the map alone
-	}
 	compared, failed := 0, error(nil)
 	for start := int64(0); start < limit; start += step {
 		n := min(length, limit-start)
