@@ -273,10 +273,7 @@ func TestDroppedHandlesGiveSecondsBack(t *testing.T) {
 		}
 	}
 	count := func() int {
-		seconds.mu.Lock()
-		defer seconds.mu.Unlock()
-		seconds.sweepLocked()
-		return len(seconds.open)
+		return len(seconds.open.values(&seconds.mu))
 	}
 	before := count()
 	for i := range 20 {
