@@ -790,6 +790,15 @@ func TestDearTouches(t *testing.T) {
 	testkit.NeedKnownPages(t)
 	restore := memmapfs.ShowCachedPages()
 	defer restore()
+	never := memmapfs.DefaultConfig()
+	never.Mapping = memmapfs.MapNever
+	name := testkit.WriteFile(t, testkit.TestDir(t), "file", []byte{'x'})
+	unmapped := testkit.MustOpenMapped(t, testkit.Mode{Config: never}.OverOS(t), name, os.O_RDONLY)
+	for range 1000 { // what a call costs is known after some
+		if _, err := unmapped.ReadAt(make([]byte, 1), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, test := range []struct {
 		name  string
 		touch int64 // in calls
