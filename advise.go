@@ -71,7 +71,7 @@ func (f *MappedFile) Advise(advice int) error {
 	if sysDestroysData(advice) || advice < 0 {
 		return f.wrap("advise", fmt.Errorf("advice %d may be more than a hint (to free a range use PunchHole): %w", advice, fs.ErrInvalid))
 	}
-	return f.wrap("advise", f.maps.advise(wholeRange, advice))
+	return f.wrap("advise", advise(f, wholeRange, advice))
 }
 
 // AdviseRange gives a hint for the n bytes from off on, in whole pages: those that the range
@@ -87,9 +87,18 @@ func (f *MappedFile) AdviseRange(off, n int64, advice Advice) error {
 	case advice < 0 || int(advice) >= len(advices):
 		err = fmt.Errorf("%v: %w", advice, fs.ErrInvalid)
 	case n > 0:
-		err = f.maps.advise(s, advices[advice].number)
+		err = advise(f, s, advices[advice].number)
 	}
 	return f.wrap("advise", err)
+}
+
+// advise gives a hint, in the system's number, for a range of a file.
+func advise(f *MappedFile, s byteRange, advice int) error {
+	err := f.maps.advise(s, advice)
+	if err == nil && f.private != nil && advice == sysAdviseDontNeed {
+		f.private.dropUnused(s)
+	}
+	return err
 }
 
 // AdviseSequential hints that the file will be read from start to end: the system reads ahead
@@ -112,9 +121,10 @@ func (f *MappedFile) AdviseWillNeed() error {
 }
 
 // AdviseDontNeed hints that the file will not be needed soon: its pages leave the process, and
-// come back from the page cache or the disk. Private pages of a copy-on-write map stay.
+// come back from the page cache or the disk. In ModeCopyOnWrite nothing private is lost, and what Data
+// has handed out or a View is using stays.
 func (f *MappedFile) AdviseDontNeed() error {
-	return f.wrap("advise", f.maps.advise(wholeRange, sysAdviseDontNeed))
+	return f.wrap("advise", advise(f, wholeRange, sysAdviseDontNeed))
 }
 
 // AdviseFree hints that memory may be reclaimed from the file's pages now. Changed pages stay in

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"flag"
+	"fmt"
 	"hash/crc32"
 	"io"
 	"io/fs"
@@ -780,5 +781,69 @@ func TestReadBatchAsksAhead(t *testing.T) {
 	testkit.ReadAll(t, file)
 	if got := batchAt(a, b, c); len(got) > 0 {
 		t.Errorf("hot: calls at %d, want none", got)
+	}
+}
+
+// Catches first touches that are dear and made for nothing; that are not made where other pages of the part
+// pay for them, although none is read twice; and that are believed to be dear for ever.
+func TestDearTouches(t *testing.T) {
+	testkit.NeedKnownPages(t)
+	restore := memmapfs.ShowCachedPages()
+	defer restore()
+	never := memmapfs.DefaultConfig()
+	never.Mapping = memmapfs.MapNever
+	name := testkit.WriteFile(t, testkit.TestDir(t), "file", []byte{'x'})
+	unmapped := testkit.MustOpenMapped(t, testkit.Mode{Config: never}.OverOS(t), name, os.O_RDONLY)
+	for range 1000 { // what a call costs is known after some
+		if _, err := unmapped.ReadAt(make([]byte, 1), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct {
+		name  string
+		touch int64 // in calls
+		pages int
+		cold  func(reads, pages int64) bool
+	}{
+		{"too dear", 100, 256, func(reads, pages int64) bool { return reads == pages }},
+		{"paid by the part", 3, 256, func(reads, pages int64) bool { return reads < pages-6 }},
+		{"dear no more", 100, 4096, func(reads, pages int64) bool { return reads < pages-6 }},
+	} {
+		for _, mode := range []memmapfs.MappingMode{memmapfs.ModeReadOnly, memmapfs.ModeCopyOnWrite} {
+			t.Run(fmt.Sprint(test.name, ", mode ", mode), func(t *testing.T) {
+				data := bytes.Repeat([]byte{'x'}, test.pages*int(testkit.PageSize))
+				name := testkit.WriteFile(t, testkit.TestDir(t), "file", data)
+				fileSystem := testkit.Mode{Config: testkit.Full(mode, memmapfs.SyncNever)}.OverOS(t).(*memmapfs.MemMapFS)
+				file := testkit.MustOpenMapped(t, fileSystem, name, os.O_RDONLY)
+				restore := memmapfs.BelieveTouches(test.touch)
+				defer restore()
+				p := make([]byte, 8)
+				read := func(page int) {
+					if _, err := file.ReadAt(p, int64(page)*testkit.PageSize); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for reads := 0; !file.Mapped(); reads++ {
+					if reads == 1<<20 {
+						t.Fatal("not mapped")
+					}
+					read(0)
+				}
+				before := fileSystem.Stats().ReadsCold
+				for _, page := range rand.Perm(test.pages) {
+					read(page)
+				}
+				if cold := fileSystem.Stats().ReadsCold - before; !test.cold(cold, int64(test.pages)) {
+					t.Errorf("%d of %d reads went to the file", cold, test.pages)
+				}
+			})
+		}
+	}
+}
+
+// Catches one measurement that was held up, and is believed.
+func TestFirstMeasurementIsHeldUp(t *testing.T) {
+	if cost := memmapfs.CostAfter(time.Second, 500*time.Nanosecond); cost > 500*time.Nanosecond {
+		t.Errorf("%v", cost)
 	}
 }

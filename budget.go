@@ -234,20 +234,40 @@ func (c *machineCosts) mapping() int64 { return c.make.load() + c.revoke.load() 
 // touchesAreDear reports whether a first touch costs more than a call.
 func (c *machineCosts) touchesAreDear() bool { return c.touch.load() > c.call.load() }
 
+// touchInCalls returns how many calls cost as much as a first touch, at least one.
+func (c *machineCosts) touchInCalls() int64 {
+	call := max(c.call.load(), 1)
+	return (c.touch.load() + call - 1) / call
+}
+
 // movingCost is a moving average of what something costs when nothing holds it up: it falls fast and
-// rises slowly, because a call may have waited for a disk, and a thread for a processor.
+// rises slowly, because a call may have waited for a disk, and a thread for a processor. Of the first
+// few measurements the least counts.
 type movingCost struct {
 	value   atomic.Int64 // nanoseconds
 	asked   atomic.Int64
 	samples atomic.Int64
+	passed  atomic.Int64 // times that it was found too dear
 }
+
+const (
+	firstSamples = 4
+	samplesEvery = 64
+	trialsEvery  = 512
+)
 
 func (c *movingCost) load() int64 { return c.value.Load() }
 
 // wantsSample reports whether to measure the next one: the first few, and then one in 64.
 func (c *movingCost) wantsSample() bool {
 	n := c.asked.Add(1)
-	return n <= 4 || n%64 == 0
+	return n <= firstSamples || n%samplesEvery == 0
+}
+
+// wantsTrial reports whether to do once what is found too dear, and measure it: that it is dear would
+// otherwise be believed for ever, because nothing is measured that is not done.
+func (c *movingCost) wantsTrial() bool {
+	return c.passed.Add(1)%trialsEvery == 0 || c.samples.Load() < firstSamples
 }
 
 // note takes note of one measurement.
@@ -255,7 +275,7 @@ func (c *movingCost) note(took time.Duration) {
 	newest := max(int64(took), 1)
 	old := c.value.Load()
 	switch n := c.samples.Add(1); {
-	case n == 1:
+	case n == 1, n <= firstSamples && newest < old:
 	case newest < old:
 		newest = old + (newest-old)/2
 	default:

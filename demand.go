@@ -18,7 +18,7 @@ type demand struct {
 	bytes    atomic.Int64 // of these calls
 	spentDue atomic.Int64 // when so much was spent a map is tried; 0 stands for the cost of a map
 	bytesDue atomic.Int64 // or when so many bytes were read and bytesBeforeSize more
-	touched  atomic.Int64 // nanoseconds, spent on first touches of maps made by demand
+	touches  atomic.Int64 // first touches of maps made by demand that were dear
 }
 
 const (
@@ -66,10 +66,9 @@ func (d *demand) postponeWindow() {
 }
 
 // Where a first touch costs more than a call, one that nobody has asked for by name has to be worth it:
-// a part of the map is touched when its pages are read again and again, and for all of the file no more
-// goes into touches than freeTouches and a share of what went into calls. So one pass over a file, in
-// whatever order, is made by calls; and if all touches are in vain, the calls have become dearer by
-// that share.
+// a part of the map is touched when its pages are read again and again, or so many of them once that as many
+// more would pay for it, and for all of the file no more goes into touches than freeTouches and a share of what
+// went into calls. So if all touches are in vain, the calls have become dearer by that share.
 const (
 	freeTouches = 16
 	touchShare  = 6 // one part in so many
@@ -77,11 +76,10 @@ const (
 
 // affordsTouch reports whether a first touch may be paid for, and pays.
 func (d *demand) affordsTouch() bool {
-	touch := costs.touch.load()
-	if d.touched.Load()+touch > freeTouches*touch+d.spent.Load()/touchShare {
+	if d.touches.Load() >= freeTouches+d.spent.Load()/touchShare/costs.touch.load() {
 		return false
 	}
-	d.touched.Add(touch)
+	d.touches.Add(1)
 	return true
 }
 

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,7 @@ type descriptor struct {
 	owned *os.File
 	info  os.FileInfo
 	named bool // it can be had again by its name
+	place *int // in seconds; guarded by its lock
 
 	mu       sync.Mutex // guards closed and closeErr; secondDescriptors.mu is taken under it
 	closed   bool
@@ -174,7 +176,7 @@ func (d *descriptor) close() error {
 		d.closed = true
 		d.closeErr = d.owned.Close()
 		if d.named {
-			seconds.forget()
+			seconds.forget(d)
 		}
 	}
 	err := d.closeErr
@@ -197,6 +199,7 @@ func (d *descriptor) giveBack() bool {
 	}
 	d.closed = true
 	d.closeErr = d.owned.Close()
+	seconds.forget(d)
 	return true
 }
 
@@ -213,69 +216,99 @@ func (d *descriptor) isClosed() bool {
 var seconds secondDescriptors
 
 type secondDescriptors struct {
-	mu   sync.Mutex // guards the fields below; a descriptor's mu is only tried under it
-	open []weak.Pointer[descriptor]
-	gone int // how many of them were closed since open was last swept
+	mu   sync.Mutex // guards open; no lock is taken under it
+	open weakList[descriptor]
 }
 
 // add enters d. That it is dropped without a close is no leak: the collector closes the file.
 func (s *secondDescriptors) add(d *descriptor) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.open = append(s.open, weak.Make(d))
+	d.place = s.open.add(d)
 }
 
-// forget takes note that one was closed.
-func (s *secondDescriptors) forget() {
+// forget takes note that d was closed.
+func (s *secondDescriptors) forget(d *descriptor) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gone++; s.gone > len(s.open)/2 {
-		s.sweepLocked()
-	}
+	s.open.remove(d.place)
 }
 
 // full reports whether there are as many as there may be.
 func (s *secondDescriptors) full() bool {
-	most := maxSeconds()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.open)-s.gone >= most {
-		s.sweepLocked()
+	count := func() int {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.open.entries)
 	}
-	return len(s.open)-s.gone > most
-}
-
-// sweepLocked takes out what the collector has closed, and what was closed in other ways.
-func (s *secondDescriptors) sweepLocked() {
-	live := s.open[:0]
-	for _, entry := range s.open {
-		if d := entry.Value(); d != nil && d.mu.TryLock() {
-			if !d.closed {
-				live = append(live, entry)
-			}
-			d.mu.Unlock()
-		} else if d != nil {
-			live = append(live, entry)
-		}
+	if count() < maxSeconds() {
+		return false
 	}
-	clear(s.open[len(live):])
-	s.open, s.gone = live, 0
+	s.open.values(&s.mu) // takes out what the collector has closed
+	return count() > maxSeconds()
 }
 
 // giveBack closes all that can be had again, and reports whether there were any.
 func (s *secondDescriptors) giveBack() (any bool) {
-	s.mu.Lock()
-	entries := append([]weak.Pointer[descriptor](nil), s.open...)
-	s.mu.Unlock()
-	for _, entry := range entries {
-		if d := entry.Value(); d != nil && d.giveBack() {
+	for _, d := range s.open.values(&s.mu) {
+		if d.giveBack() {
 			any = true
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.sweepLocked()
 	return any
+}
+
+// weakList holds values for as long as somebody else does. To get at a value the runtime may wait for most of
+// a collection of garbage, so that is done with no lock held, and nothing that takes a value out needs it.
+type weakList[T any] struct{ entries []weakEntry[T] }
+
+type weakEntry[T any] struct {
+	value weak.Pointer[T]
+	place *int // in entries, plus 1; 0 when it was taken out
+}
+
+// add enters a value and returns its place, for remove. The caller holds the list's lock.
+func (l *weakList[T]) add(value *T) (place *int) {
+	place = new(int)
+	l.entries = append(l.entries, weakEntry[T]{weak.Make(value), place})
+	*place = len(l.entries)
+	return place
+}
+
+// remove takes a value out, if place is one and it is still there. The caller holds the list's lock.
+func (l *weakList[T]) remove(place *int) {
+	if place == nil || *place == 0 {
+		return
+	}
+	end := len(l.entries) - 1
+	last := l.entries[end]
+	l.entries[*place-1], *last.place = last, *place
+	l.entries[end] = weakEntry[T]{}
+	l.entries = l.entries[:end]
+	*place = 0
+}
+
+// values returns the values that somebody else holds, and takes out the others. It takes the list's lock.
+func (l *weakList[T]) values(mu *sync.Mutex) (values []*T) {
+	mu.Lock()
+	entries := slices.Clone(l.entries)
+	mu.Unlock()
+	var lost []*int
+	for _, entry := range entries {
+		if value := entry.value.Value(); value != nil {
+			values = append(values, value)
+		} else {
+			lost = append(lost, entry.place)
+		}
+	}
+	if len(lost) > 0 {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, place := range lost {
+			l.remove(place)
+		}
+	}
+	return values
 }
 
 // maxSeconds is how many second descriptors the process may keep.

@@ -3,6 +3,7 @@ package memmapfs
 import (
 	"reflect"
 	"syscall"
+	"time"
 )
 
 // HookSyncMap has hook called in place of each flush of a mapped range, with the flush as its last
@@ -58,6 +59,13 @@ func HookNoCache(with func(call func(fd uintptr) error) func(fd uintptr) error) 
 func FailCachedPages(err error) (restore func()) {
 	return hook(&system.cachedPages, func(func(fd uintptr, offset, length int64) (int64, error)) func(fd uintptr, offset, length int64) (int64, error) {
 		return func(uintptr, int64, int64) (int64, error) { return 0, err }
+	})
+}
+
+// ShowCachedPages has the system say that all pages are in memory.
+func ShowCachedPages() (restore func()) {
+	return hook(&system.cachedPages, func(func(fd uintptr, offset, length int64) (int64, error)) func(fd uintptr, offset, length int64) (int64, error) {
+		return func(_ uintptr, _, length int64) (int64, error) { return length / pageBytes, nil }
 	})
 }
 
@@ -163,4 +171,27 @@ func CoverGrowthLock() (restore func()) {
 	lock := system.lockGrowth
 	system.lockGrowth = func(uintptr, string) (uintptr, error) { return 0, syscall.EBUSY }
 	return func() { system.lockGrowth = lock }
+}
+
+// BelieveTouches has it believed that a first touch of a map costs as much as so many calls, as if that had
+// been measured often enough, until restore is called.
+func BelieveTouches(calls int64) (restore func()) {
+	touch := &costs.touch
+	value, samples := touch.load(), touch.samples.Load()
+	touch.value.Store(calls * costs.call.load())
+	touch.samples.Store(firstSamples)
+	touch.passed.Store(0)
+	return func() {
+		touch.value.Store(value)
+		touch.samples.Store(samples)
+	}
+}
+
+// CostAfter returns what something is taken to cost after it was measured.
+func CostAfter(measured ...time.Duration) time.Duration {
+	var cost movingCost
+	for _, took := range measured {
+		cost.note(took)
+	}
+	return time.Duration(cost.load())
 }

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-	"weak"
 
 	"github.com/absfs/absfs"
 )
@@ -21,9 +20,8 @@ type handles struct {
 
 	changing sync.Mutex // held while several files' windows.mu are: see withoutMaps; all locks of files are taken under it
 
-	mu     sync.Mutex                 // guards the fields below; no lock is taken under it
-	open   []weak.Pointer[MappedFile] // see register
-	swept  int                        // len(open) at which the entries of lost handles are taken out next
+	mu     sync.Mutex // guards the fields below; no lock is taken under it
+	open   weakList[MappedFile]
 	ageing *time.Timer
 	age    ageClock
 }
@@ -98,23 +96,9 @@ func (h *handles) register(f *MappedFile) bool {
 		return false
 	}
 	h.startAgeingLocked()
-	if f.slot > 0 {
-		return true
+	if f.place == nil {
+		f.place = h.open.add(f)
 	}
-	if len(h.open) >= max(h.swept, 64) {
-		live := h.open[:0]
-		for _, entry := range h.open {
-			if other := entry.Value(); other != nil {
-				live = append(live, entry)
-				other.slot = len(live)
-			}
-		}
-		clear(h.open[len(live):])
-		h.open = live
-		h.swept = 2 * len(live)
-	}
-	h.open = append(h.open, weak.Make(f))
-	f.slot = len(h.open)
 	return true
 }
 
@@ -123,31 +107,11 @@ func (h *handles) forget(f *MappedFile) {
 	h.flusher.remove(&f.unsynced)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if f.slot == 0 {
-		return
-	}
-	last := h.open[len(h.open)-1]
-	h.open[f.slot-1] = last
-	if other := last.Value(); other != nil {
-		other.slot = f.slot
-	}
-	h.open[len(h.open)-1] = weak.Pointer[MappedFile]{}
-	h.open = h.open[:len(h.open)-1]
-	f.slot = 0
+	h.open.remove(f.place)
 }
 
-// files returns the files that were registered.
-func (h *handles) files() []*MappedFile {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	var files []*MappedFile
-	for _, entry := range h.open {
-		if f := entry.Value(); f != nil {
-			files = append(files, f)
-		}
-	}
-	return files
-}
+// files returns the files that were registered. It may wait for a collection of garbage.
+func (h *handles) files() []*MappedFile { return h.open.values(&h.mu) }
 
 // each calls fn for every open file that was ever mapped and is the one that stat describes. No lock
 // is held: one file's may be held for as long as its disk hangs.

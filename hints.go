@@ -135,8 +135,8 @@ func (f *fileMaps) advise(s byteRange, advice int) error {
 	var err error
 	for _, m := range slices.Concat(f.windows.live, f.windows.others) {
 		part := m.part(s)
-		if part == nil || m.isRevoked() || m.private && sysChangesPrivate(advice) {
-			continue
+		if part == nil || m.isRevoked() || m.private && m.writable && sysChangesPrivate(advice) {
+			continue // it would lose what was stored there, or hold pages that do not follow the file
 		}
 		if adviseErr := system.advise(part, advice); m.writable || !sysChangesPrivate(advice) {
 			err = join(err, adviseError(adviseErr)) // else it may be that there is nothing to make writable

@@ -27,7 +27,7 @@ import (
 type MappedFile struct {
 	maps     fileMaps
 	handles  *handles
-	slot     int // in handles.open, plus 1; guarded by handles.mu
+	place    *int // in handles.open; guarded by handles.mu
 	position position
 	unsynced unsyncedBytes
 	private  *privateBytes // in place of the file's bytes; nil unless writes stay in the handle

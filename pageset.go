@@ -117,6 +117,14 @@ func (s *pageSet) remove(first, last int) {
 	s.eachGroup(first, last, false, (*pageBits).remove)
 }
 
+// count returns how many of the pages from first to last are in the set.
+func (s *pageSet) count(first, last int) (pages int) {
+	s.eachGroup(first, last, false, func(b *pageBits, first, last int) {
+		b.eachWord(first, last, func(word *atomic.Uint64, mask uint64) { pages += bits.OnesCount64(word.Load() & mask) })
+	})
+	return pages
+}
+
 // eachGroup calls do for each part of the set that has pages from first to last, with these
 // pages counted from the start of the part. It makes groups that are missing, or leaves them out.
 func (s *pageSet) eachGroup(first, last int, grow bool, do func(b *pageBits, first, last int)) {

@@ -502,6 +502,17 @@ func (b *privateBytes) dropLocked(l *lentMap) {
 	b.maps.unpin(l.mapping)
 }
 
+// dropUnused takes away the lent maps that have bytes of a range and that nobody uses.
+func (b *privateBytes) dropUnused(s byteRange) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, l := range slices.Clone(b.lent) {
+		if l.byteRange().overlaps(s) {
+			b.dropLocked(l)
+		}
+	}
+}
+
 // takeLocked takes over what was stored in a range of a lent map, and reports whether no page is its own. It
 // looks at the pages that are the map's own, for bytes that are others than those copied there or, if
 // none were, than calls give.

@@ -166,24 +166,40 @@ func (f *fileMaps) addKnown(m *mapping, first, last int) {
 			f.addSeen(m, max(first, part*touchPages), min(last, (part+1)*touchPages-1))
 			continue
 		}
-		switch {
-		case !dear:
-		case !again:
-			continue
-		case !m.reread.has(part, part):
-			m.reread.add(part, part)
-			continue
-		case !f.demand.affordsTouch():
-			continue
+		if !dear || f.touchPays(m, part, last-first+1, again) {
+			f.touchPart(m, part, first, dear)
 		}
-		f.touchPart(m, part, first, last)
 	}
 }
 
+// touchPays decides on a part of a map whose first touch is dear, after a read of so many pages, and lets
+// the calls pay for it. It pays if pages were read again and again; if a pass over pages that are in memory
+// would pay (passPays); and now and then to find out what a touch costs by now.
+func (f *fileMaps) touchPays(m *mapping, part, pages int, again bool) bool {
+	pays := again && m.reread.has(part, part)
+	if again {
+		m.reread.add(part, part)
+	}
+	return (pays || f.passPays(m, part, pages) || costs.touch.wantsTrial()) && f.demand.affordsTouch()
+}
+
+// passPays reports whether as many reads as a touch costs have gone to different pages of a part, and as
+// many may yet come, even if none is read twice. It must be possible to ask which pages are in memory:
+// otherwise each has to be read first.
+func (f *fileMaps) passPays(m *mapping, part, pages int) bool {
+	if !f.tellsResidency.Load() || f.compares || filtered() {
+		return false
+	}
+	start := part * touchPages
+	end := min(start+touchPages, pagesIn(m.limit.Load()))
+	seen := m.seen.count(start, end-1)
+	return int64(min(seen, end-start-seen)/pages) >= costs.touchInCalls()
+}
+
 // touchPart has a part of the map served from here on, as far as its pages are known to be in memory.
-func (f *fileMaps) touchPart(m *mapping, part, first, last int) {
+func (f *fileMaps) touchPart(m *mapping, part, first int, dear bool) {
 	m.touched.add(part, part)
-	if costs.touch.wantsSample() {
+	if dear || costs.touch.wantsSample() {
 		at := max(first, part*touchPages)
 		began := time.Now()
 		if at*int(pageBytes) < len(m.data) && m.touch(int64(at)*pageBytes) {
@@ -205,11 +221,16 @@ func (f *fileMaps) addSeen(m *mapping, first, last int) {
 // addFound is addKnown for what the kernel has told of pages that no call has read: it marks those of
 // parts that are touched already, and where touches are not dear all.
 func (f *fileMaps) addFound(m *mapping, first, last int) {
-	if !m.rationed || !costs.touchesAreDear() {
+	if !m.rationed {
 		f.addResident(m, first, last)
 		return
 	}
 	m.seen.add(first, last)
+	if !costs.touchesAreDear() {
+		m.touched.add(first/touchPages, last/touchPages) // what is read there is no first touch any more
+		f.addResident(m, first, last)
+		return
+	}
 	for part := first / touchPages; part <= last/touchPages; part++ {
 		if m.touched.has(part, part) {
 			f.addResident(m, max(first, part*touchPages), min(last, (part+1)*touchPages-1))
