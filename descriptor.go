@@ -26,6 +26,7 @@ type descriptor struct {
 	owned *os.File
 	info  os.FileInfo
 	named bool // it can be had again by its name
+	kept  bool // it is one of seconds
 
 	mu       sync.Mutex // guards closed and closeErr; secondDescriptors.mu is taken under it
 	closed   bool
@@ -103,9 +104,7 @@ func reopen(name string, info os.FileInfo, write bool) (*descriptor, error) {
 	if err == nil {
 		var conn syscall.RawConn
 		if conn, err = file.SyscallConn(); err == nil {
-			d := &descriptor{conn: conn, owned: file, info: found, named: true}
-			seconds.add(d)
-			return d, nil
+			return &descriptor{conn: conn, owned: file, info: found, named: true}, nil
 		}
 	}
 	file.Close()
@@ -173,7 +172,7 @@ func (d *descriptor) close() error {
 	if !d.closed {
 		d.closed = true
 		d.closeErr = d.owned.Close()
-		if d.named {
+		if d.kept {
 			seconds.forget()
 		}
 	}
@@ -218,8 +217,13 @@ type secondDescriptors struct {
 	gone int // how many of them were closed since open was last swept
 }
 
-// add enters d. That it is dropped without a close is no leak: the collector closes the file.
+// add enters d, if it is a second descriptor that is to be kept: from here on it may be given back at any
+// time. That it is dropped without a close is no leak: the collector closes the file.
 func (s *secondDescriptors) add(d *descriptor) {
+	if !d.named {
+		return
+	}
+	d.kept = true
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open = append(s.open, weak.Make(d))
