@@ -41,7 +41,7 @@ type lentMap struct {
 	exposed bool             // Data has handed out its bytes, for good
 	filled  bool             // the private bytes were copied into it once; later ones are mirrored
 	info    os.FileInfo      // of the file, before it was made
-	stale   bool             // it is of a file that has become another one: see fileMaps.isStale
+	stale   bool             // nobody else gets it: some private bytes could not be copied, or fileMaps.isStale
 	base    map[int64][]byte // what was copied into its pages, by page of the file
 }
 
@@ -252,10 +252,13 @@ func (l *lentMap) setBase(index int64, base []byte) {
 // lendLocked copies the private bytes of the map's range into it, in pages that are not its own, for somebody
 // who is to have the bytes of want. A page that cannot be copied lies past the end of the file, or has no
 // room on its disk. It is left out, and nobody gets it: touching it would be a fault, but no more once
-// there is room, and then it would show the file's bytes for private ones.
+// there is room, and then it would show the file's bytes for private ones. All is copied once: what somebody has
+// stored there since is newer.
 func (b *privateBytes) lendLocked(l *lentMap, want byteRange) error {
 	var missing error
+	all := true
 	check := func(index int64, fault *caughtPanic) {
+		all = all && fault == nil
 		if at := index * pageBytes; fault != nil && want.overlaps(byteRange{at, at + pageBytes}) {
 			missing = fmt.Errorf("%w (at offset %d)", ErrSIGBUS, max(at, want.from))
 		}
@@ -286,7 +289,9 @@ func (b *privateBytes) lendLocked(l *lentMap, want byteRange) error {
 			b.lendFromLocked(other, l, check)
 		}
 	}
-	l.filled = missing == nil
+	if !l.filled {
+		l.filled, l.stale = all, l.stale || !all
+	}
 	return missing
 }
 
@@ -339,6 +344,7 @@ func (b *privateBytes) data(pos int64) ([]byte, error) {
 	}
 	limit := min(size-l.offset, int64(len(l.data)))
 	if err := b.lendLocked(l, byteRange{l.offset, l.offset + limit}); err != nil {
+		b.dropLocked(l)
 		return nil, err
 	}
 	if !l.exposed {
@@ -429,6 +435,7 @@ func (b *privateBytes) view(off, n int64) (*lentMap, error) {
 		return nil, err
 	}
 	if err := b.lendLocked(l, s); err != nil {
+		b.dropLocked(l)
 		return nil, err
 	}
 	if !l.pin() {
@@ -451,7 +458,7 @@ func (b *privateBytes) endView(l *lentMap, off, n int64) {
 		return
 	}
 	clean := b.takeLocked(l, s) && !standApart()
-	if l.views == 0 && (!clean || b.maps.copiedUp.Load()) {
+	if l.views == 0 && (!clean || l.stale || b.maps.copiedUp.Load()) {
 		b.dropLocked(l)
 	}
 }
