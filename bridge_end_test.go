@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -131,6 +132,47 @@ func TestPrivateBytesOutliveTheFile(t *testing.T) {
 				t.Fatal(err)
 			}
 			check("after View")
+		}
+	}
+}
+
+// Catches bytes that a View has stored and that are gone because the file could not be read when it ended.
+func TestViewStoresOutliveReadErrors(t *testing.T) {
+	skipWithoutMaps(t)
+	for _, apart := range []bool{false, true} {
+		t.Cleanup(hook(&standApart, func(func() bool) func() bool { return func() bool { return apart } }))
+		base := watched.New()
+		failing := false
+		base.ReadInstead = func(p []byte, read func() (int, error)) (int, error) {
+			if failing && int64(len(p)) == pageBytes { // no comparison
+				return 0, syscall.EIO
+			}
+			return read()
+		}
+		_, f, _ := opening(t, base, Config{Mode: ModeCopyOnWrite, MapFullFile: true}, 4, os.O_RDWR)
+		mustWriteAt(t, f, []byte{2}, pageBytes)
+		err := f.View(pageBytes-10, 20, func(b []byte) error {
+			b[3] = 3
+			failing = true
+			return nil
+		})
+		failing = false
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := mustReadAt(t, f, pageBytes-10, 20)
+		if p[3] != 3 || p[10] != 2 || p[2] != 1 || p[11] != 1 {
+			t.Errorf("apart %t: after a View that has stored 3 beside a private 2 in a file of ones: %d", apart, p)
+		}
+		failing = true
+		err = f.View(pageBytes, 1, func(b []byte) error {
+			if b[0] != 2 {
+				t.Errorf("apart %t: View of a private byte shows %d", apart, b[0])
+			}
+			return nil
+		})
+		if apart != errors.Is(err, ErrSIGBUS) || !apart && err != nil {
+			t.Errorf("apart %t: View of a file that cannot be read: %v", apart, err)
 		}
 	}
 }

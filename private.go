@@ -511,7 +511,7 @@ func (b *privateBytes) dropLocked(l *lentMap) {
 
 // takeLocked takes over what was stored in a range of a lent map, and reports whether no page is its own. It
 // looks at the pages that are the map's own, for bytes that are others than those copied there or, if
-// none were, than calls give.
+// none were, than calls give. Where the file cannot be read all of such a page is taken over.
 func (b *privateBytes) takeLocked(l *lentMap, s byteRange) (clean bool) {
 	s = s.pages()
 	s.to = min(s.to, l.offset+int64(len(l.data)))
@@ -525,7 +525,12 @@ func (b *privateBytes) takeLocked(l *lentMap, s byteRange) (clean bool) {
 		clean = false // it does not follow the file any more
 		base := l.base[at/pageBytes]
 		if base == nil {
-			base = now[:b.readLocked(now, at)]
+			n, err := b.readLocked(now, at)
+			if err != nil {
+				b.takePageLocked(l, page[:max(min(pageBytes, l.offset+l.limit.Load()-at), 0)], nil, at)
+				continue
+			}
+			base = now[:n]
 		}
 		if !bytes.Equal(page[:len(base)], base) {
 			b.takePageLocked(l, page[:len(base)], base, at)
@@ -535,29 +540,35 @@ func (b *privateBytes) takeLocked(l *lentMap, s byteRange) (clean bool) {
 }
 
 // readLocked reads the page at off as calls show it, and returns how much of it there is.
-func (b *privateBytes) readLocked(page []byte, off int64) int {
+func (b *privateBytes) readLocked(page []byte, off int64) (int, error) {
 	n, err := b.maps.file.ReadAt(page, off)
 	if err != nil && err != io.EOF {
-		return 0
+		return 0, err
 	}
 	if private := b.pages[off/pageBytes]; private != nil {
 		private.overlay(page[:n], 0)
 	}
-	return n
+	return n, nil
 }
 
-// takePageLocked makes private what a page of a lent map, at off, has other than base.
+// takePageLocked makes private what a page of a lent map, at off, has other than base, or all of it if that is
+// nil.
 func (b *privateBytes) takePageLocked(l *lentMap, page, base []byte, off int64) {
 	b.maps.hide(byteRange{off, off + pageBytes}, true)
 	private := b.pageLocked(off / pageBytes)
-	eachChange(page, base, func(from, to int) {
+	take := func(from, to int) {
 		private.write(page[from:to], from)
 		for _, other := range slices.Clone(b.lent) {
 			if other != l {
 				b.mirrorLocked(other, page[from:to], off+int64(from))
 			}
 		}
-	})
+	}
+	if base == nil {
+		take(0, len(page))
+		return
+	}
+	eachChange(page, base, take)
 }
 
 // letGo takes the lent maps away, for a change of the file that they would prevent, with what was
