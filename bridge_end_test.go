@@ -177,6 +177,38 @@ func TestViewStoresOutliveReadErrors(t *testing.T) {
 	}
 }
 
+// Catches a read that is served the file's bytes at the end of a View that has stored others, which reads have
+// been given before.
+func TestViewStoresStayVisibleAtItsEnd(t *testing.T) {
+	skipWithoutMaps(t)
+	base := watched.New()
+	var f *MappedFile
+	ending, looks := false, 0
+	base.ReadInstead = func(p []byte, read func() (int, error)) (int, error) {
+		n, err := read()
+		if ending && int64(len(p)) == pageBytes { // endView looks what the file has
+			ending = false
+			looks++
+			f.maps.learnRead(p[:n], 0) // as by a read beside
+			if p := make([]byte, 10); f.maps.readHot(p, 0) {
+				t.Errorf("a read at the end of a View is served %d from the file's map", p)
+			}
+		}
+		return n, err
+	}
+	_, f, _ = opening(t, base, Config{Mode: ModeCopyOnWrite, MapFullFile: true}, 2, os.O_RDWR)
+	if _, err := f.maps.mapWindow(0); err != nil {
+		t.Fatal(err)
+	}
+	err := f.View(0, 10, func(b []byte) error { b[3], ending = 3, true; return nil })
+	if p := mustReadAt(t, f, 0, 10); err != nil || p[3] != 3 {
+		t.Errorf("View: %v, then %d", err, p)
+	}
+	if looks == 0 && sysPrivatePages(nil, nil) == nil {
+		t.Error("the end of the View has not looked at the file")
+	}
+}
+
 // limits returns the limits of the mappings of a file.
 func limits(f *MappedFile) (limits []int64) {
 	f.maps.windows.each(func(m *mapping) { limits = append(limits, m.limit.Load()) })

@@ -452,8 +452,8 @@ func (b *privateBytes) endView(l *lentMap, off, n int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	l.views--
-	b.maps.show(s)
 	defer b.maps.unpin(l.mapping)
+	defer b.maps.show(s) // after the pages that were stored to are hidden for good
 	if b.ended || l.exposed {
 		return
 	}
