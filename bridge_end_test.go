@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -206,6 +207,43 @@ func TestViewStoresStayVisibleAtItsEnd(t *testing.T) {
 	}
 	if looks == 0 && sysPrivatePages(nil, nil) == nil {
 		t.Error("the end of the View has not looked at the file")
+	}
+}
+
+// Catches private maps that are kept for the next View, one for each range that was ever viewed.
+func TestPrivateMapsAreFew(t *testing.T) {
+	skipWithoutMaps(t)
+	for _, test := range []struct {
+		name   string
+		config Config
+		data   bool
+		most   int
+	}{
+		{"whole", Config{Mode: ModeCopyOnWrite, MapFullFile: true}, false, 1},
+		{"windows", Config{Mode: ModeCopyOnWrite, WindowSize: 4 * pageBytes, MaxWindows: 3}, false, 3},
+		{"windows beside Data", Config{Mode: ModeCopyOnWrite, WindowSize: 4 * pageBytes, MaxWindows: 3}, true, 4},
+	} {
+		_, f, native := opening(t, watched.New(), test.config, 4, os.O_RDWR)
+		if test.data && f.Data() == nil {
+			t.Fatal("no map")
+		}
+		for i := range int64(20) {
+			pages := 8 + 2*i
+			if err := os.Truncate(native, pages*pageBytes); err != nil {
+				t.Fatal(err)
+			}
+			for _, off := range []int64{2 * pageBytes, (pages - 3) * pageBytes} {
+				if err := f.View(off, 3*pageBytes, func([]byte) error { return nil }); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if n := len(f.private.lent); n > test.most {
+			t.Errorf("%s: %d private maps are left", test.name, n)
+		}
+		if n := len(slices.DeleteFunc(slices.Clone(f.maps.windows.others), (*mapping).isRevoked)); n > test.most {
+			t.Errorf("%s: %d maps are left", test.name, n)
+		}
 	}
 }
 

@@ -41,7 +41,7 @@ type lentMap struct {
 	exposed bool             // Data has handed out its bytes, for good
 	filled  bool             // the private bytes were copied into it once; later ones are mirrored
 	info    os.FileInfo      // of the file, before it was made
-	stale   bool             // nobody else gets it: some private bytes could not be copied, or fileMaps.isStale
+	stale   bool             // nobody else gets it: private bytes may be missing there, or see fileMaps.isStale
 	base    map[int64][]byte // what was copied into its pages, by page of the file
 }
 
@@ -416,6 +416,7 @@ func (b *privateBytes) newLentLocked(s byteRange) (*lentMap, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.makeRoomLocked()
 	m, err := b.maps.mapRange(s.from, s.to-s.from, mapWrite|mapPrivate)
 	if err != nil {
 		return nil, err
@@ -423,6 +424,24 @@ func (b *privateBytes) newLentLocked(s byteRange) (*lentMap, error) {
 	l := &lentMap{mapping: m, info: info}
 	b.lent = append(b.lent, l)
 	return l, nil
+}
+
+// makeRoomLocked drops lent maps that nobody has, the oldest first, so that with one more there are no more of
+// them than a file may have windows.
+func (b *privateBytes) makeRoomLocked() {
+	most := 1
+	if !b.maps.windows.mapsWhole() {
+		most = b.maps.host.config.MaxWindows
+	}
+	kept := 0
+	for _, l := range slices.Backward(slices.Clone(b.lent)) {
+		if l.isLent() {
+			continue
+		}
+		if kept++; kept >= most {
+			b.dropLocked(l)
+		}
+	}
 }
 
 // view lends the bytes [off, off+n) of a file that has them, until endView.
@@ -477,7 +496,11 @@ func (b *privateBytes) viewMapLocked(s byteRange) (*lentMap, error) {
 		}
 	}
 	if exposed {
-		return b.newLentLocked(s)
+		l, err := b.newLentLocked(s)
+		if err == nil {
+			l.stale = true // what is stored in the other one later does not show here
+		}
+		return l, err
 	}
 	for _, l := range b.lent {
 		if r := l.byteRange(); r.from <= s.from && s.to <= r.to && !l.stale {
