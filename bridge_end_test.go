@@ -545,6 +545,51 @@ func TestCloseWaitsForWrites(t *testing.T) {
 	}
 }
 
+// Catches a Close, or a Sync, beside a Chtimes that has begun to ask what a View has stored: it finds nothing to
+// ask, and flushes nothing.
+func TestCloseBesideChtimes(t *testing.T) {
+	skipWithoutMaps(t)
+	for _, way := range []string{"Close", "Sync"} {
+		base := watched.New()
+		syncs := countSyncs(base)
+		mfs, f, native := opening(t, base, Config{Mode: ModeReadWrite, SyncMode: SyncLazy, MapFullFile: true}, 2, os.O_RDWR)
+		asked, goOn := make(chan struct{}), make(chan struct{})
+		var armed atomic.Bool
+		restore := hook(&system.dirtyPages, func(func(uintptr) (int64, error)) func(uintptr) (int64, error) {
+			return func(uintptr) (int64, error) {
+				if armed.Swap(false) {
+					close(asked)
+					<-goOn
+				}
+				return 1, nil
+			}
+		})
+		if err := f.View(0, 10, func(b []byte) error { b[0] = 9; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		f.maps.fillsHoles.Store(false) // where pages are never dirty the question is not asked
+		armed.Store(true)
+		now := time.Now()
+		changed := asynchronously(func() (int, error) { return 0, mfs.Chtimes(osfs.FromNative(native), now, now) })
+		waitFor(t, asked)
+		ended := asynchronously(func() (int, error) {
+			if way == "Close" {
+				return 0, f.Close()
+			}
+			return 0, f.Sync()
+		})
+		mustWait(t, way, ended)
+		close(goOn)
+		if r := mustEnd(t, way, ended); r.err != nil || syncs.Load() == 0 {
+			t.Errorf("%s: %v after %d flushes", way, r.err, syncs.Load())
+		}
+		if r := mustEnd(t, "Chtimes", changed); r.err != nil {
+			t.Error(r.err)
+		}
+		restore()
+	}
+}
+
 // Catches a store that is acknowledged although Close has flushed nothing: a flush before it has taken
 // the note of the write before, and its own note comes after Close.
 func TestStoreNotedAfterClose(t *testing.T) {

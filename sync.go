@@ -25,6 +25,10 @@ type unsyncedBytes struct {
 	views   atomic.Int32 // Views that are running and may store unseen
 	viewed  atomic.Int64 // when the first View began since it was last asked what they stored; 0 is none
 
+	// settling is held by settleViews: who finds nothing to settle is not ahead of who settles it. The
+	// locks of descriptors are taken under it.
+	settling sync.Mutex
+
 	// timeBefore is the file's modification time when stored was set, and storedSince when that was, both
 	// in nanoseconds since 1970; timeBeforeView is what it was when the last View began. They tell
 	// whether somebody has set the time since.
@@ -120,6 +124,8 @@ const viewTerm = 20 * time.Second
 // settleViews takes note of what Views have stored since it was last called: nothing if none is running
 // and no page of the file is dirty.
 func (u *unsyncedBytes) settleViews() {
+	u.settling.Lock()
+	defer u.settling.Unlock()
 	began := u.viewed.Swap(0)
 	if began == 0 {
 		return
