@@ -590,6 +590,40 @@ func TestCloseBesideChtimes(t *testing.T) {
 	}
 }
 
+// registryFunc is called in place of the handle's register.
+type registryFunc func() bool
+
+func (register registryFunc) register() bool { return register() }
+
+// Catches a slice that Data hands out between the end of the ones before and the note of that: its stores
+// would be flushed by nobody.
+func TestDataBesideUnmapping(t *testing.T) {
+	skipWithoutMaps(t)
+	_, f, _ := opening(t, watched.New(), Config{Mode: ModeReadWrite, SyncMode: SyncLazy, MapFullFile: true}, 2, os.O_RDWR)
+	for name, unmap := range map[string]func() error{
+		"Truncate":             func() error { return f.Truncate(pageBytes) },
+		"RemapAfterTruncation": f.RemapAfterTruncation,
+	} {
+		if f.Data() == nil {
+			t.Fatal("no map")
+		}
+		f.unsynced.dirty.Store(false)
+		noted := false
+		f.maps.registry = registryFunc(func() bool { // with the note
+			if !noted && f.maps.windows.mu.TryLock() {
+				f.maps.windows.mu.Unlock()
+				t.Errorf("%s: Data could hand out a slice before the note", name)
+			}
+			noted = true
+			return f.register()
+		})
+		if err := unmap(); err != nil || !noted || f.unsynced.exposed.Load() {
+			t.Errorf("%s: %v; noted %t", name, err, noted)
+		}
+		f.maps.registry = f
+	}
+}
+
 // Catches a store that is acknowledged although Close has flushed nothing: a flush before it has taken
 // the note of the write before, and its own note comes after Close.
 func TestStoreNotedAfterClose(t *testing.T) {
