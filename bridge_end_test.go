@@ -525,10 +525,18 @@ func TestCloseWaitsForWrites(t *testing.T) {
 		base := watched.New()
 		syncs := countSyncs(base)
 		begun, goOn := make(chan struct{}), make(chan struct{})
+		var writing atomic.Bool
 		base.WriteAt = func(_ string, write func() (int, error)) (int, error) {
+			writing.Store(true)
 			close(begun)
 			<-goOn
 			return write()
+		}
+		base.StatFile = func(stat func() (os.FileInfo, error)) (os.FileInfo, error) {
+			if writing.Load() && mode == SyncLazy {
+				return nil, syscall.EIO // then it may be a file as well
+			}
+			return stat()
 		}
 		_, f, _ := opening(t, base, Config{Mode: ModeReadWrite, SyncMode: mode, SyncInterval: time.Hour}, 1, os.O_RDWR)
 		written := asynchronously(func() (int, error) { return f.WriteAt([]byte("bytes"), 0) })

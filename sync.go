@@ -344,9 +344,10 @@ func (u *unsyncedBytes) needsEnd() bool {
 	return u.queued.Load() || u.awaitsFlush() || u.stored.Load() || u.writes.Load() || u.viewed.Load() != 0
 }
 
+// isRegular reports whether writes end by themselves: not those to a pipe.
 func (u *unsyncedBytes) isRegular() bool {
 	info, err := u.maps.stat()
-	return err == nil && info.Mode().IsRegular()
+	return err != nil || info.Mode().IsRegular()
 }
 
 // flushBehind is a flush in the background. It leaves its error to the next Sync or Close.
