@@ -747,6 +747,70 @@ func TestTimeSetAfterView(t *testing.T) {
 	}
 }
 
+// Catches a modification time that is never moved after a store, because it could not be at the first flush, or
+// because the file could not be described when the store was noted.
+func TestTimeIsMovedAtLast(t *testing.T) {
+	skipWithoutMaps(t)
+	for _, failure := range []error{syscall.EMFILE, syscall.EIO, errors.ErrUnsupported} {
+		base := watched.New()
+		undescribed := false
+		base.StatFile = func(stat func() (os.FileInfo, error)) (os.FileInfo, error) {
+			if undescribed {
+				return nil, syscall.EIO
+			}
+			return stat()
+		}
+		_, f, native := opening(t, base, Config{Mode: ModeReadWrite, MapFullFile: true, SyncMode: SyncNever}, 3, os.O_RDWR)
+		if _, err := f.maps.mapWindow(0); err != nil {
+			t.Fatal(err)
+		}
+		mustReadAt(t, f, 0, 3*int(pageBytes))
+		store := func() {
+			t.Helper()
+			mustWriteAt(t, f, []byte{2}, 0) // and so it may be stored to
+			if !f.maps.storeIn(f.maps.windows.at(0), []byte{3}, 0) {
+				t.Fatal("not stored")
+			}
+			f.unsynced.stored.Store(false)
+			undescribed = true
+			mustWriteAt(t, f, []byte{4}, 0)
+			undescribed = false
+			if !f.unsynced.stored.Load() {
+				t.Fatal("the store is not noted")
+			}
+		}
+		store()
+		moves := 0
+		restore := hook(&system.touchModTime, func(move func(uintptr) error) func(uintptr) error {
+			return func(fd uintptr) error {
+				if moves++; moves == 1 {
+					return failure
+				}
+				return move(fd)
+			}
+		})
+		syncErr := f.Sync()
+		again := f.Sync()
+		restore()
+		hopeless := failure == errors.ErrUnsupported
+		if (moves == 2) == hopeless || (syncErr == nil) != (hopeless || sysIsDescriptorShortage(failure)) || again != nil {
+			t.Errorf("Sync while the time cannot be moved (%v): %v, then %v; tried %d times", failure, syncErr, again, moves)
+		}
+
+		store()
+		long := time.Now().Add(-time.Hour)
+		if err := os.Chtimes(native, long, long); err != nil { // as if the store had been made then
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+		if info, err := os.Stat(native); err != nil || time.Since(info.ModTime()) > time.Minute {
+			t.Errorf("after Close the time is %v, %v", info.ModTime(), err)
+		}
+	}
+}
+
 // Catches a read of a copy-on-write file that looks at the file before Close and at the private bytes
 // after it, and so gives the file's bytes as if nothing had been written.
 func TestPrivateReadBesideClose(t *testing.T) {

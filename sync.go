@@ -284,7 +284,8 @@ func (u *unsyncedBytes) flushRange(off, n int64) error {
 
 // moveModTime moves the modification time if bytes were stored through the map: the kernel
 // does so only for the first store into a clean page. That it may not be set is no error,
-// unless the filesystem has become one that cannot be written to: then the bytes are lost.
+// unless the filesystem has become one that cannot be written to: then the bytes are lost. Where it
+// can be tried again the next flush does.
 func (u *unsyncedBytes) moveModTime() error {
 	if !u.stored.Load() || !u.stored.Swap(false) {
 		return nil
@@ -293,13 +294,15 @@ func (u *unsyncedBytes) moveModTime() error {
 		return nil
 	}
 	err := u.maps.withDescriptor(true, func(d *descriptor) error { return d.do(system.touchModTime) })
-	if errors.Is(err, syscall.EROFS) {
-		return err
-	}
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, errOtherFile) {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.EROFS):
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, errors.ErrUnsupported), errors.Is(err, errOtherFile):
 		return nil
 	}
-	if err != nil && sysIsDescriptorShortage(err) {
+	u.stored.Store(true)
+	if sysIsDescriptorShortage(err) {
 		return nil
 	}
 	return err
@@ -314,8 +317,8 @@ func (u *unsyncedBytes) wasTimeSet() bool {
 		return false
 	}
 	const clockTick = 20 * time.Millisecond // by which the kernel's clock for files may be behind
-	now := u.modTime()
-	return now != 0 && now != u.timeBefore.Load() &&
+	now, before := u.modTime(), u.timeBefore.Load()
+	return now != 0 && before != 0 && now != before && // 0: the file could not be described
 		(now < u.storedSince.Load()-int64(clockTick) || now > time.Now().UnixNano())
 }
 
