@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -131,6 +133,116 @@ func TestPrivateBytesOutliveTheFile(t *testing.T) {
 				t.Fatal(err)
 			}
 			check("after View")
+		}
+	}
+}
+
+// Catches bytes that a View has stored and that are gone because the file could not be read when it ended.
+func TestViewStoresOutliveReadErrors(t *testing.T) {
+	skipWithoutMaps(t)
+	for _, apart := range []bool{false, true} {
+		t.Cleanup(hook(&standApart, func(func() bool) func() bool { return func() bool { return apart } }))
+		base := watched.New()
+		failing := false
+		base.ReadInstead = func(p []byte, read func() (int, error)) (int, error) {
+			if failing && int64(len(p)) == pageBytes { // no comparison
+				return 0, syscall.EIO
+			}
+			return read()
+		}
+		_, f, _ := opening(t, base, Config{Mode: ModeCopyOnWrite, MapFullFile: true}, 4, os.O_RDWR)
+		mustWriteAt(t, f, []byte{2}, pageBytes)
+		err := f.View(pageBytes-10, 20, func(b []byte) error {
+			b[3] = 3
+			failing = true
+			return nil
+		})
+		failing = false
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := mustReadAt(t, f, pageBytes-10, 20)
+		if p[3] != 3 || p[10] != 2 || p[2] != 1 || p[11] != 1 {
+			t.Errorf("apart %t: after a View that has stored 3 beside a private 2 in a file of ones: %d", apart, p)
+		}
+		failing = true
+		err = f.View(pageBytes, 1, func(b []byte) error {
+			if b[0] != 2 {
+				t.Errorf("apart %t: View of a private byte shows %d", apart, b[0])
+			}
+			return nil
+		})
+		if apart != errors.Is(err, ErrSIGBUS) || !apart && err != nil {
+			t.Errorf("apart %t: View of a file that cannot be read: %v", apart, err)
+		}
+	}
+}
+
+// Catches a read that is served the file's bytes at the end of a View that has stored others, which reads have
+// been given before.
+func TestViewStoresStayVisibleAtItsEnd(t *testing.T) {
+	skipWithoutMaps(t)
+	base := watched.New()
+	var f *MappedFile
+	ending, looks := false, 0
+	base.ReadInstead = func(p []byte, read func() (int, error)) (int, error) {
+		n, err := read()
+		if ending && int64(len(p)) == pageBytes { // endView looks what the file has
+			ending = false
+			looks++
+			f.maps.learnRead(p[:n], 0) // as by a read beside
+			if p := make([]byte, 10); f.maps.readHot(p, 0) {
+				t.Errorf("a read at the end of a View is served %d from the file's map", p)
+			}
+		}
+		return n, err
+	}
+	_, f, _ = opening(t, base, Config{Mode: ModeCopyOnWrite, MapFullFile: true}, 2, os.O_RDWR)
+	if _, err := f.maps.mapWindow(0); err != nil {
+		t.Fatal(err)
+	}
+	err := f.View(0, 10, func(b []byte) error { b[3], ending = 3, true; return nil })
+	if p := mustReadAt(t, f, 0, 10); err != nil || p[3] != 3 {
+		t.Errorf("View: %v, then %d", err, p)
+	}
+	if looks == 0 && sysPrivatePages(nil, nil) == nil {
+		t.Error("the end of the View has not looked at the file")
+	}
+}
+
+// Catches private maps that are kept for the next View, one for each range that was ever viewed.
+func TestPrivateMapsAreFew(t *testing.T) {
+	skipWithoutMaps(t)
+	for _, test := range []struct {
+		name   string
+		config Config
+		data   bool
+		most   int
+	}{
+		{"whole", Config{Mode: ModeCopyOnWrite, MapFullFile: true}, false, 1},
+		{"windows", Config{Mode: ModeCopyOnWrite, WindowSize: 4 * pageBytes, MaxWindows: 3}, false, 3},
+		{"windows beside Data", Config{Mode: ModeCopyOnWrite, WindowSize: 4 * pageBytes, MaxWindows: 3}, true, 4},
+	} {
+		_, f, native := opening(t, watched.New(), test.config, 4, os.O_RDWR)
+		if test.data && f.Data() == nil {
+			t.Fatal("no map")
+		}
+		for i := range int64(20) {
+			pages := 8 + 2*i
+			if err := os.Truncate(native, pages*pageBytes); err != nil {
+				t.Fatal(err)
+			}
+			for _, off := range []int64{2 * pageBytes, (pages - 3) * pageBytes} {
+				if err := f.View(off, 3*pageBytes, func([]byte) error { return nil }); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if n := len(f.private.lent); n > test.most {
+			t.Errorf("%s: %d private maps are left", test.name, n)
+		}
+		if n := len(slices.DeleteFunc(slices.Clone(f.maps.windows.others), (*mapping).isRevoked)); n > test.most {
+			t.Errorf("%s: %d maps are left", test.name, n)
 		}
 	}
 }
@@ -410,10 +522,18 @@ func TestCloseWaitsForWrites(t *testing.T) {
 		base := watched.New()
 		syncs := countSyncs(base)
 		begun, goOn := make(chan struct{}), make(chan struct{})
+		var writing atomic.Bool
 		base.WriteAt = func(_ string, write func() (int, error)) (int, error) {
+			writing.Store(true)
 			close(begun)
 			<-goOn
 			return write()
+		}
+		base.StatFile = func(stat func() (os.FileInfo, error)) (os.FileInfo, error) {
+			if writing.Load() && mode == SyncLazy {
+				return nil, syscall.EIO // then it may be a file as well
+			}
+			return stat()
 		}
 		_, f, _ := opening(t, base, Config{Mode: ModeReadWrite, SyncMode: mode, SyncInterval: time.Hour}, 1, os.O_RDWR)
 		written := asynchronously(func() (int, error) { return f.WriteAt([]byte("bytes"), 0) })
@@ -427,6 +547,85 @@ func TestCloseWaitsForWrites(t *testing.T) {
 		if r := mustEnd(t, "Close", closed); r.err != nil || syncs.Load() == 0 {
 			t.Errorf("%v: Close: %v after %d flushes", mode, r.err, syncs.Load())
 		}
+	}
+}
+
+// Catches a Close, or a Sync, beside a Chtimes that has begun to ask what a View has stored: it finds nothing to
+// ask, and flushes nothing.
+func TestCloseBesideChtimes(t *testing.T) {
+	skipWithoutMaps(t)
+	for _, way := range []string{"Close", "Sync"} {
+		base := watched.New()
+		syncs := countSyncs(base)
+		mfs, f, native := opening(t, base, Config{Mode: ModeReadWrite, SyncMode: SyncLazy, MapFullFile: true}, 2, os.O_RDWR)
+		asked, goOn := make(chan struct{}), make(chan struct{})
+		var armed atomic.Bool
+		restore := hook(&system.dirtyPages, func(func(uintptr) (int64, error)) func(uintptr) (int64, error) {
+			return func(uintptr) (int64, error) {
+				if armed.Swap(false) {
+					close(asked)
+					<-goOn
+				}
+				return 1, nil
+			}
+		})
+		if err := f.View(0, 10, func(b []byte) error { b[0] = 9; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		f.maps.fillsHoles.Store(false) // where pages are never dirty the question is not asked
+		armed.Store(true)
+		now := time.Now()
+		changed := asynchronously(func() (int, error) { return 0, mfs.Chtimes(osfs.FromNative(native), now, now) })
+		waitFor(t, asked)
+		ended := asynchronously(func() (int, error) {
+			if way == "Close" {
+				return 0, f.Close()
+			}
+			return 0, f.Sync()
+		})
+		mustWait(t, way, ended)
+		close(goOn)
+		if r := mustEnd(t, way, ended); r.err != nil || syncs.Load() == 0 {
+			t.Errorf("%s: %v after %d flushes", way, r.err, syncs.Load())
+		}
+		if r := mustEnd(t, "Chtimes", changed); r.err != nil {
+			t.Error(r.err)
+		}
+		restore()
+	}
+}
+
+// registryFunc is called in place of the handle's register.
+type registryFunc func() bool
+
+func (register registryFunc) register() bool { return register() }
+
+// Catches a slice that Data hands out between the end of the ones before and the note of that: its stores
+// would be flushed by nobody.
+func TestDataBesideUnmapping(t *testing.T) {
+	skipWithoutMaps(t)
+	_, f, _ := opening(t, watched.New(), Config{Mode: ModeReadWrite, SyncMode: SyncLazy, MapFullFile: true}, 2, os.O_RDWR)
+	for name, unmap := range map[string]func() error{
+		"Truncate":             func() error { return f.Truncate(pageBytes) },
+		"RemapAfterTruncation": f.RemapAfterTruncation,
+	} {
+		if f.Data() == nil {
+			t.Fatal("no map")
+		}
+		f.unsynced.dirty.Store(false)
+		noted := false
+		f.maps.registry = registryFunc(func() bool { // with the note
+			if !noted && f.maps.windows.mu.TryLock() {
+				f.maps.windows.mu.Unlock()
+				t.Errorf("%s: Data could hand out a slice before the note", name)
+			}
+			noted = true
+			return f.register()
+		})
+		if err := unmap(); err != nil || !noted || f.unsynced.exposed.Load() {
+			t.Errorf("%s: %v; noted %t", name, err, noted)
+		}
+		f.maps.registry = f
 	}
 }
 
@@ -542,6 +741,70 @@ func TestTimeSetAfterView(t *testing.T) {
 	}
 	if !info.ModTime().Equal(want) {
 		t.Errorf("modification time %v, want the one that was set", info.ModTime())
+	}
+}
+
+// Catches a modification time that is never moved after a store, because it could not be at the first flush, or
+// because the file could not be described when the store was noted.
+func TestTimeIsMovedAtLast(t *testing.T) {
+	skipWithoutMaps(t)
+	for _, failure := range []error{syscall.EMFILE, syscall.EIO, errors.ErrUnsupported} {
+		base := watched.New()
+		undescribed := false
+		base.StatFile = func(stat func() (os.FileInfo, error)) (os.FileInfo, error) {
+			if undescribed {
+				return nil, syscall.EIO
+			}
+			return stat()
+		}
+		_, f, native := opening(t, base, Config{Mode: ModeReadWrite, MapFullFile: true, SyncMode: SyncNever}, 3, os.O_RDWR)
+		if _, err := f.maps.mapWindow(0); err != nil {
+			t.Fatal(err)
+		}
+		mustReadAt(t, f, 0, 3*int(pageBytes))
+		store := func() {
+			t.Helper()
+			mustWriteAt(t, f, []byte{2}, 0) // and so it may be stored to
+			if !f.maps.storeIn(f.maps.windows.at(0), []byte{3}, 0) {
+				t.Fatal("not stored")
+			}
+			f.unsynced.stored.Store(false)
+			undescribed = true
+			mustWriteAt(t, f, []byte{4}, 0)
+			undescribed = false
+			if !f.unsynced.stored.Load() {
+				t.Fatal("the store is not noted")
+			}
+		}
+		store()
+		moves := 0
+		restore := hook(&system.touchModTime, func(move func(uintptr) error) func(uintptr) error {
+			return func(fd uintptr) error {
+				if moves++; moves == 1 {
+					return failure
+				}
+				return move(fd)
+			}
+		})
+		syncErr := f.Sync()
+		again := f.Sync()
+		restore()
+		hopeless := failure == errors.ErrUnsupported
+		if (moves == 2) == hopeless || (syncErr == nil) != (hopeless || sysIsDescriptorShortage(failure)) || again != nil {
+			t.Errorf("Sync while the time cannot be moved (%v): %v, then %v; tried %d times", failure, syncErr, again, moves)
+		}
+
+		store()
+		long := time.Now().Add(-time.Hour)
+		if err := os.Chtimes(native, long, long); err != nil { // as if the store had been made then
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+		if info, err := os.Stat(native); err != nil || time.Since(info.ModTime()) > time.Minute {
+			t.Errorf("after Close the time is %v, %v", info.ModTime(), err)
+		}
 	}
 }
 

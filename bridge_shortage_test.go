@@ -292,6 +292,46 @@ func TestDroppedHandlesGiveSecondsBack(t *testing.T) {
 	t.Errorf("%d second descriptors of dropped handles are still counted", count()-before)
 }
 
+// Catches a file that is never mapped again because its second descriptor was given back, for somebody else's
+// open, between its being found and its being used.
+func TestSecondGivenBackWhileMapping(t *testing.T) {
+	skipWithoutMaps(t)
+	base, err := osfs.NewFS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range []MappingMode{ModeReadOnly, ModeReadWrite, ModeCopyOnWrite} {
+		native := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(native, make([]byte, 2*pageBytes), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		mfs := New(base, &Config{Mode: mode, SyncMode: SyncNever, MapFullFile: true})
+		file, err := mfs.OpenFile(osfs.FromNative(native), os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		givenBack := false
+		restore := HookMap(func(bool, bool, bool) error {
+			if givenBack {
+				return nil
+			}
+			givenBack = seconds.giveBack()
+			return syscall.ENOMEM // so that it is tried once more
+		})
+		err = file.(*MappedFile).View(0, 1, func([]byte) error { return nil })
+		restore()
+		if err != nil || !givenBack {
+			t.Errorf("%v: View, with the descriptor given back %t: %v", mode, givenBack, err)
+		}
+		if err := file.(*MappedFile).MappingError(); err != nil && sysMapsAgreeWithIO {
+			t.Errorf("%v: calls are not served from a map any more: %v", mode, err)
+		}
+		if err := mfs.Close(); err != nil {
+			t.Errorf("%v: Close: %v", mode, err)
+		}
+	}
+}
+
 // readOnlyFS opens read-only whatever is asked for.
 type readOnlyFS struct{ absfs.FileSystem }
 

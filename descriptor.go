@@ -27,7 +27,7 @@ type descriptor struct {
 	owned *os.File
 	info  os.FileInfo
 	named bool // it can be had again by its name
-	place *int // in seconds; guarded by its lock
+	place *int // in seconds; guarded by its lock; nil for one that is not kept
 
 	mu       sync.Mutex // guards closed and closeErr; secondDescriptors.mu is taken under it
 	closed   bool
@@ -105,9 +105,7 @@ func reopen(name string, info os.FileInfo, write bool) (*descriptor, error) {
 	if err == nil {
 		var conn syscall.RawConn
 		if conn, err = file.SyscallConn(); err == nil {
-			d := &descriptor{conn: conn, owned: file, info: found, named: true}
-			seconds.add(d)
-			return d, nil
+			return &descriptor{conn: conn, owned: file, info: found, named: true}, nil
 		}
 	}
 	file.Close()
@@ -175,9 +173,7 @@ func (d *descriptor) close() error {
 	if !d.closed {
 		d.closed = true
 		d.closeErr = d.owned.Close()
-		if d.named {
-			seconds.forget(d)
-		}
+		seconds.forget(d)
 	}
 	err := d.closeErr
 	d.closeErr = nil
@@ -220,8 +216,12 @@ type secondDescriptors struct {
 	open weakList[descriptor]
 }
 
-// add enters d. That it is dropped without a close is no leak: the collector closes the file.
+// add enters d, if it is a second descriptor that is to be kept: from here on it may be given back at any
+// time. That it is dropped without a close is no leak: the collector closes the file.
 func (s *secondDescriptors) add(d *descriptor) {
+	if !d.named {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d.place = s.open.add(d)
@@ -231,7 +231,9 @@ func (s *secondDescriptors) add(d *descriptor) {
 func (s *secondDescriptors) forget(d *descriptor) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.open.remove(d.place)
+	if d.place != nil {
+		s.open.remove(d.place)
+	}
 }
 
 // full reports whether there are as many as there may be.

@@ -333,3 +333,22 @@ func (f *fileMaps) withDescriptor(write bool, fn func(d *descriptor) error) erro
 	}
 	return join(fn(d), d.close())
 }
+
+// onDescriptorLocked calls fn with the number of the descriptor, which is found again if it was given back
+// meanwhile for somebody else's open. The caller holds windows.mu.
+func (f *fileMaps) onDescriptorLocked(fn func(fd uintptr) error) error {
+	for {
+		d := f.descriptor.Load()
+		err := d.do(fn)
+		if !errors.Is(err, fs.ErrClosed) || !d.isClosed() || f.isClosed() {
+			return err
+		}
+		info, err := f.stat()
+		if err == nil {
+			err = f.needDescriptorLocked(info, false)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}

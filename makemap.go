@@ -302,7 +302,7 @@ func (f *fileMaps) mapBytes(offset, length int64, flags int) (data []byte, err e
 	if err := budget.take(length); err != nil {
 		return nil, err
 	}
-	err = f.descriptor.Load().do(func(fd uintptr) (err error) {
+	err = f.onDescriptorLocked(func(fd uintptr) (err error) {
 		if flags&mapPrivate != 0 {
 			if err := checkCoherent(fd, offset, int(f.windows.unit)); err != nil {
 				return err
@@ -418,6 +418,7 @@ func (f *fileMaps) needDescriptorLocked(info os.FileInfo, anew bool) error {
 		found = found.reopened(info)
 	}
 	f.dropDescriptorLocked(true)
+	seconds.add(found)
 	f.descriptor.Store(found)
 	if f.isClosed() { // Close may have looked for a descriptor before
 		f.dropDescriptorLocked(true)
@@ -456,7 +457,7 @@ func (f *fileMaps) setUnitLocked(info os.FileInfo) error {
 		return err
 	}
 	unit := pageBytes
-	f.descriptor.Load().do(func(fd uintptr) error {
+	f.onDescriptorLocked(func(fd uintptr) error {
 		found, err := system.mapUnit(fd)
 		if err == nil {
 			unit = max(unit, found)

@@ -352,9 +352,11 @@ func (f *MappedFile) truncate(size int64) error {
 	return f.unsynced.wrote(0, 0)
 }
 
-// unmap takes the map away until it is next needed.
+// unmap takes the map away until it is next needed. Data waits until all of that is done.
 func (f *MappedFile) unmap() {
-	f.maps.unmap()
+	f.maps.windows.mu.Lock()
+	defer f.maps.windows.mu.Unlock()
+	f.maps.unmapLocked()
 	f.unsynced.endExposure()
 }
 

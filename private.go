@@ -41,7 +41,7 @@ type lentMap struct {
 	exposed bool             // Data has handed out its bytes, for good
 	filled  bool             // the private bytes were copied into it once; later ones are mirrored
 	info    os.FileInfo      // of the file, before it was made
-	stale   bool             // it is of a file that has become another one: see fileMaps.isStale
+	stale   bool             // nobody else gets it: private bytes may be missing there, or see fileMaps.isStale
 	base    map[int64][]byte // what was copied into its pages, by page of the file
 }
 
@@ -252,10 +252,13 @@ func (l *lentMap) setBase(index int64, base []byte) {
 // lendLocked copies the private bytes of the map's range into it, in pages that are not its own, for somebody
 // who is to have the bytes of want. A page that cannot be copied lies past the end of the file, or has no
 // room on its disk. It is left out, and nobody gets it: touching it would be a fault, but no more once
-// there is room, and then it would show the file's bytes for private ones.
+// there is room, and then it would show the file's bytes for private ones. All is copied once: what somebody has
+// stored there since is newer.
 func (b *privateBytes) lendLocked(l *lentMap, want byteRange) error {
 	var missing error
+	all := true
 	check := func(index int64, fault *caughtPanic) {
+		all = all && fault == nil
 		if at := index * pageBytes; fault != nil && want.overlaps(byteRange{at, at + pageBytes}) {
 			missing = fmt.Errorf("%w (at offset %d)", ErrSIGBUS, max(at, want.from))
 		}
@@ -286,7 +289,9 @@ func (b *privateBytes) lendLocked(l *lentMap, want byteRange) error {
 			b.lendFromLocked(other, l, check)
 		}
 	}
-	l.filled = missing == nil
+	if !l.filled {
+		l.filled, l.stale = all, l.stale || !all
+	}
 	return missing
 }
 
@@ -339,6 +344,7 @@ func (b *privateBytes) data(pos int64) ([]byte, error) {
 	}
 	limit := min(size-l.offset, int64(len(l.data)))
 	if err := b.lendLocked(l, byteRange{l.offset, l.offset + limit}); err != nil {
+		b.dropLocked(l)
 		return nil, err
 	}
 	if !l.exposed {
@@ -410,6 +416,7 @@ func (b *privateBytes) newLentLocked(s byteRange) (*lentMap, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.makeRoomLocked()
 	m, err := b.maps.mapRange(s.from, s.to-s.from, mapWrite|mapPrivate)
 	if err != nil {
 		return nil, err
@@ -417,6 +424,24 @@ func (b *privateBytes) newLentLocked(s byteRange) (*lentMap, error) {
 	l := &lentMap{mapping: m, info: info}
 	b.lent = append(b.lent, l)
 	return l, nil
+}
+
+// makeRoomLocked drops lent maps that nobody has, the oldest first, so that with one more there are no more of
+// them than a file may have windows.
+func (b *privateBytes) makeRoomLocked() {
+	most := 1
+	if !b.maps.windows.mapsWhole() {
+		most = b.maps.host.config.MaxWindows
+	}
+	kept := 0
+	for _, l := range slices.Backward(slices.Clone(b.lent)) {
+		if l.isLent() {
+			continue
+		}
+		if kept++; kept >= most {
+			b.dropLocked(l)
+		}
+	}
 }
 
 // view lends the bytes [off, off+n) of a file that has them, until endView.
@@ -429,6 +454,7 @@ func (b *privateBytes) view(off, n int64) (*lentMap, error) {
 		return nil, err
 	}
 	if err := b.lendLocked(l, s); err != nil {
+		b.dropLocked(l)
 		return nil, err
 	}
 	if !l.pin() {
@@ -445,13 +471,13 @@ func (b *privateBytes) endView(l *lentMap, off, n int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	l.views--
-	b.maps.show(s)
 	defer b.maps.unpin(l.mapping)
+	defer b.maps.show(s) // after the pages that were stored to are hidden for good
 	if b.ended || l.exposed {
 		return
 	}
 	clean := b.takeLocked(l, s) && !standApart()
-	if l.views == 0 && (!clean || b.maps.copiedUp.Load()) {
+	if l.views == 0 && (!clean || l.stale || b.maps.copiedUp.Load()) {
 		b.dropLocked(l)
 	}
 }
@@ -470,7 +496,11 @@ func (b *privateBytes) viewMapLocked(s byteRange) (*lentMap, error) {
 		}
 	}
 	if exposed {
-		return b.newLentLocked(s)
+		l, err := b.newLentLocked(s)
+		if err == nil {
+			l.stale = true // what is stored in the other one later does not show here
+		}
+		return l, err
 	}
 	for _, l := range b.lent {
 		if r := l.byteRange(); r.from <= s.from && s.to <= r.to && !l.stale {
@@ -515,7 +545,7 @@ func (b *privateBytes) dropUnused(s byteRange) {
 
 // takeLocked takes over what was stored in a range of a lent map, and reports whether no page is its own. It
 // looks at the pages that are the map's own, for bytes that are others than those copied there or, if
-// none were, than calls give.
+// none were, than calls give. Where the file cannot be read all of such a page is taken over.
 func (b *privateBytes) takeLocked(l *lentMap, s byteRange) (clean bool) {
 	s = s.pages()
 	s.to = min(s.to, l.offset+int64(len(l.data)))
@@ -529,7 +559,12 @@ func (b *privateBytes) takeLocked(l *lentMap, s byteRange) (clean bool) {
 		clean = false // it does not follow the file any more
 		base := l.base[at/pageBytes]
 		if base == nil {
-			base = now[:b.readLocked(now, at)]
+			n, err := b.readLocked(now, at)
+			if err != nil {
+				b.takePageLocked(l, page[:max(min(pageBytes, l.offset+l.limit.Load()-at), 0)], nil, at)
+				continue
+			}
+			base = now[:n]
 		}
 		if !bytes.Equal(page[:len(base)], base) {
 			b.takePageLocked(l, page[:len(base)], base, at)
@@ -539,29 +574,35 @@ func (b *privateBytes) takeLocked(l *lentMap, s byteRange) (clean bool) {
 }
 
 // readLocked reads the page at off as calls show it, and returns how much of it there is.
-func (b *privateBytes) readLocked(page []byte, off int64) int {
+func (b *privateBytes) readLocked(page []byte, off int64) (int, error) {
 	n, err := b.maps.file.ReadAt(page, off)
 	if err != nil && err != io.EOF {
-		return 0
+		return 0, err
 	}
 	if private := b.pages[off/pageBytes]; private != nil {
 		private.overlay(page[:n], 0)
 	}
-	return n
+	return n, nil
 }
 
-// takePageLocked makes private what a page of a lent map, at off, has other than base.
+// takePageLocked makes private what a page of a lent map, at off, has other than base, or all of it if that is
+// nil.
 func (b *privateBytes) takePageLocked(l *lentMap, page, base []byte, off int64) {
 	b.maps.hide(byteRange{off, off + pageBytes}, true)
 	private := b.pageLocked(off / pageBytes)
-	eachChange(page, base, func(from, to int) {
+	take := func(from, to int) {
 		private.write(page[from:to], from)
 		for _, other := range slices.Clone(b.lent) {
 			if other != l {
 				b.mirrorLocked(other, page[from:to], off+int64(from))
 			}
 		}
-	})
+	}
+	if base == nil {
+		take(0, len(page))
+		return
+	}
+	eachChange(page, base, take)
 }
 
 // letGo takes the lent maps away, for a change of the file that they would prevent, with what was

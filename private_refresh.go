@@ -81,7 +81,11 @@ func (b *privateBytes) refreshLocked(l *lentMap, check func(index int64, fault *
 			continue
 		}
 		clear(page)
-		n := b.readLocked(page, s.from)
+		n, err := b.readLocked(page, s.from)
+		if err != nil {
+			check(index, &faultGone)
+			continue
+		}
 		for _, other := range b.lent {
 			if other != l && other.isLent() {
 				b.overlayLent(other, page[:n], s.from)

@@ -25,6 +25,10 @@ type unsyncedBytes struct {
 	views   atomic.Int32 // Views that are running and may store unseen
 	viewed  atomic.Int64 // when the first View began since it was last asked what they stored; 0 is none
 
+	// settling is held by settleViews: who finds nothing to settle is not ahead of who settles it. The
+	// locks of descriptors are taken under it.
+	settling sync.Mutex
+
 	// timeBefore is the file's modification time when stored was set, and storedSince when that was, both
 	// in nanoseconds since 1970; timeBeforeView is what it was when the last View began. They tell
 	// whether somebody has set the time since.
@@ -120,6 +124,8 @@ const viewTerm = 20 * time.Second
 // settleViews takes note of what Views have stored since it was last called: nothing if none is running
 // and no page of the file is dirty.
 func (u *unsyncedBytes) settleViews() {
+	u.settling.Lock()
+	defer u.settling.Unlock()
 	began := u.viewed.Swap(0)
 	if began == 0 {
 		return
@@ -278,7 +284,8 @@ func (u *unsyncedBytes) flushRange(off, n int64) error {
 
 // moveModTime moves the modification time if bytes were stored through the map: the kernel
 // does so only for the first store into a clean page. That it may not be set is no error,
-// unless the filesystem has become one that cannot be written to: then the bytes are lost.
+// unless the filesystem has become one that cannot be written to: then the bytes are lost. Where it
+// can be tried again the next flush does.
 func (u *unsyncedBytes) moveModTime() error {
 	if !u.stored.Load() || !u.stored.Swap(false) {
 		return nil
@@ -287,13 +294,15 @@ func (u *unsyncedBytes) moveModTime() error {
 		return nil
 	}
 	err := u.maps.withDescriptor(true, func(d *descriptor) error { return d.do(system.touchModTime) })
-	if errors.Is(err, syscall.EROFS) {
-		return err
-	}
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, errOtherFile) {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.EROFS):
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, errors.ErrUnsupported), errors.Is(err, errOtherFile):
 		return nil
 	}
-	if err != nil && sysIsDescriptorShortage(err) {
+	u.stored.Store(true)
+	if sysIsDescriptorShortage(err) {
 		return nil
 	}
 	return err
@@ -308,8 +317,8 @@ func (u *unsyncedBytes) wasTimeSet() bool {
 		return false
 	}
 	const clockTick = 20 * time.Millisecond // by which the kernel's clock for files may be behind
-	now := u.modTime()
-	return now != 0 && now != u.timeBefore.Load() &&
+	now, before := u.modTime(), u.timeBefore.Load()
+	return now != 0 && before != 0 && now != before && // 0: the file could not be described
 		(now < u.storedSince.Load()-int64(clockTick) || now > time.Now().UnixNano())
 }
 
@@ -338,9 +347,10 @@ func (u *unsyncedBytes) needsEnd() bool {
 	return u.queued.Load() || u.awaitsFlush() || u.stored.Load() || u.writes.Load() || u.viewed.Load() != 0
 }
 
+// isRegular reports whether writes end by themselves: not those to a pipe.
 func (u *unsyncedBytes) isRegular() bool {
 	info, err := u.maps.stat()
-	return err == nil && info.Mode().IsRegular()
+	return err != nil || info.Mode().IsRegular()
 }
 
 // flushBehind is a flush in the background. It leaves its error to the next Sync or Close.

@@ -453,3 +453,66 @@ func TestViewWithoutRoom(t *testing.T) {
 		}, testkit.InOwnMounts)
 	}, testkit.Mode.CopyOnWrite)
 }
+
+// TestViewBesideOneWithoutRoom catches bytes that a View has stored and that are lost because another View could
+// not be given its private bytes.
+func TestViewBesideOneWithoutRoom(t *testing.T) {
+	testkit.NeedMounts(t)
+	testkit.EachMode(t, func(t *testing.T, m testkit.Mode) {
+		testkit.InChild(t, func(t *testing.T) {
+			disk := testkit.MountSmallDisk(t, "tmpfs")
+			if disk == nil {
+				return
+			}
+			content := testkit.Content(int(2 * testkit.PageSize))
+			name := testkit.WriteFile(t, disk.Dir, "file", content)
+			if err := os.Truncate(osfs.ToNative(name), disk.Sparse); err != nil {
+				t.Fatal(err)
+			}
+			file := testkit.MustOpenMapped(t, m.OverOS(t), name, os.O_RDWR)
+			want := bytes.Clone(content[:200])
+			private, stored, hole := []byte("private"), []byte("stored"), 3*testkit.PageSize
+			write := func(p []byte, off int64) {
+				if n, err := file.WriteAt(p, off); n != len(p) || err != nil {
+					t.Fatalf("private WriteAt at %d on a full disk: %d, %v", off, n, err)
+				}
+			}
+			disk.Fill()
+			write(private, 0)
+			copy(want, private)
+			err := file.View(0, 200, func(b []byte) error {
+				for _, at := range []int{3, 100} { // a private byte, and one of the file
+					copy(b[at:], stored)
+					copy(want[at:], stored)
+				}
+				write(private, hole)
+				if err := file.View(hole, 10, func([]byte) error { return nil }); !errors.Is(err, memmapfs.ErrSIGBUS) {
+					t.Errorf("View of private bytes over a hole of a full disk: %v", err)
+				}
+				return file.View(0, 200, func(b []byte) error {
+					testkit.MustEqual(t, "the second View", bytes.Clone(b), want)
+					return nil
+				})
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			got := make([]byte, len(want))
+			if _, err := file.ReadAt(got, 0); err != nil {
+				t.Error(err)
+			}
+			testkit.MustEqual(t, "ReadAt", got, want)
+			disk.Free()
+			if err := file.View(hole, 10, func(b []byte) error {
+				testkit.MustEqual(t, "View with room", bytes.Clone(b[:len(private)]), private)
+				return nil
+			}); err != nil {
+				t.Errorf("View with room: %v", err)
+			}
+			if err := file.Close(); err != nil {
+				t.Error(err)
+			}
+			testkit.Report(t, "a View that could not be lent, beside one that stores")
+		}, testkit.InOwnMounts)
+	}, testkit.Mode.CopyOnWrite)
+}

@@ -21,6 +21,9 @@ type FS struct {
 	// ReadAt, unless nil, is called ahead of the file's.
 	ReadAt func(n int, off int64)
 
+	// ReadInstead, unless nil, is called in place of the file's ReadAt, which it is given.
+	ReadInstead func(p []byte, read func() (int, error)) (int, error)
+
 	// Sync, WriteAt and StatFile, which is in place of Stat, unless nil, are called in place of the file's method, which they are given.
 	// They are set before the first file is opened.
 	StatFile func(stat func() (os.FileInfo, error)) (os.FileInfo, error)
@@ -82,7 +85,11 @@ func (f *file) ReadAt(p []byte, off int64) (int, error) {
 	if f.watch.ReadAt != nil {
 		f.watch.ReadAt(len(p), off)
 	}
-	return f.File.ReadAt(p, off)
+	read := func() (int, error) { return f.File.ReadAt(p, off) }
+	if f.watch.ReadInstead == nil {
+		return read()
+	}
+	return f.watch.ReadInstead(p, read)
 }
 
 func (f *file) WriteAt(p []byte, off int64) (int, error) {
