@@ -211,7 +211,11 @@ func TestTruncateBesideMeasuring(t *testing.T) {
 // Truncate by name or by another handle in between does not find it.
 func TestTruncateBesideTheFirstMap(t *testing.T) {
 	skipWhereNobodyShrinksMaps(t)
-	for _, moment := range []string{"before the map", "before it is found"} {
+	moments := []string{"before the map", "before it is found"}
+	if filtered() {
+		moments = moments[:1] // the call that is waited for below is not made then
+	}
+	for _, moment := range moments {
 		for _, how := range []string{"by name", "by handle"} {
 			mfs, f, native := opening(t, watched.New(), Config{Mode: ModeReadWrite, SyncMode: SyncNever, MapFullFile: true}, 4, os.O_RDWR)
 			other, err := mfs.OpenFile(osfs.FromNative(native), os.O_RDWR, 0)
@@ -483,7 +487,8 @@ func TestStoreNotedAfterClose(t *testing.T) {
 // the page back by itself before Close: that flushes no disk.
 func TestViewStoresAreFlushedAfterWriteback(t *testing.T) {
 	skipWithoutMaps(t)
-	if _, err := sysDirtyPages(0); errors.Is(err, errors.ErrUnsupported) {
+	dirty := func() error { _, err := sysDirtyPages(0); return err }
+	if filtered() || errors.Is(dirty(), errors.ErrUnsupported) {
 		t.Skip("every View counts as one that has stored: nothing tells which pages are dirty")
 	}
 	for _, stores := range []bool{false, true} {
