@@ -49,6 +49,30 @@ func mustReadAt(t *testing.T, f *MappedFile, off int64, n int) []byte {
 	return p
 }
 
+// Catches what a View stores being lost where the system tells of other pages than the map's, as it does
+// under qemu's emulation of some processors.
+func TestWrongPagesAreNotBelieved(t *testing.T) {
+	fd, _, err := sysAnonymousFile()
+	canTry := err == nil && !filtered()
+	if err == nil {
+		os.NewFile(fd, "").Close()
+	}
+	for _, right := range []bool{true, false} {
+		restore := hook(&system.privatePages, func(func([]byte, []bool) error) func([]byte, []bool) error {
+			return func(data []byte, own []bool) error {
+				for page := range own {
+					own[page] = data[int64(page)*pageBytes] != 0 == right
+				}
+				return nil
+			}
+		})
+		if apart := triedApart(); apart != (canTry && !right) {
+			t.Errorf("pages told right %t: maps stand apart %t", right, apart)
+		}
+		restore()
+	}
+}
+
 // Catches private bytes that a View has stored and that are lost when another View of the page begins,
 // after a call has made other bytes of it private.
 func TestViewsStoreBesideWrites(t *testing.T) {

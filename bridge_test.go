@@ -565,7 +565,7 @@ func TestKnobs(t *testing.T) {
 			}
 		},
 		"ColdReads": func(t *testing.T) {
-			testkit.NotFiltered(t) // as in TestStatsOfColdReads
+			testkit.NotFiltered(t)                                     // as in TestStatsOfColdReads
 			restore := memmapfs.FailCachedPages(errors.ErrUnsupported) // so that no page is known
 			defer restore()
 			for _, cold := range []bool{false, true} {
