@@ -51,6 +51,30 @@ func mustReadAt(t *testing.T, f *MappedFile, off int64, n int) []byte {
 	return p
 }
 
+// Catches what a View stores being lost where the system tells of other pages than the map's, as it does
+// under qemu's emulation of some processors.
+func TestWrongPagesAreNotBelieved(t *testing.T) {
+	fd, _, err := sysAnonymousFile()
+	canTry := err == nil && !filtered()
+	if err == nil {
+		os.NewFile(fd, "").Close()
+	}
+	for _, right := range []bool{true, false} {
+		restore := hook(&system.privatePages, func(func([]byte, []bool) error) func([]byte, []bool) error {
+			return func(data []byte, own []bool) error {
+				for page := range own {
+					own[page] = data[int64(page)*pageBytes] != 0 == right
+				}
+				return nil
+			}
+		})
+		if apart := triedApart(); apart != (canTry && !right) {
+			t.Errorf("pages told right %t: maps stand apart %t", right, apart)
+		}
+		restore()
+	}
+}
+
 // Catches private bytes that a View has stored and that are lost when another View of the page begins,
 // after a call has made other bytes of it private.
 func TestViewsStoreBesideWrites(t *testing.T) {
@@ -323,7 +347,11 @@ func TestTruncateBesideMeasuring(t *testing.T) {
 // Truncate by name or by another handle in between does not find it.
 func TestTruncateBesideTheFirstMap(t *testing.T) {
 	skipWhereNobodyShrinksMaps(t)
-	for _, moment := range []string{"before the map", "before it is found"} {
+	moments := []string{"before the map", "before it is found"}
+	if filtered() {
+		moments = moments[:1] // the call that is waited for below is not made then
+	}
+	for _, moment := range moments {
 		for _, how := range []string{"by name", "by handle"} {
 			mfs, f, native := opening(t, watched.New(), Config{Mode: ModeReadWrite, SyncMode: SyncNever, MapFullFile: true}, 4, os.O_RDWR)
 			other, err := mfs.OpenFile(osfs.FromNative(native), os.O_RDWR, 0)
@@ -679,7 +707,8 @@ func TestStoreNotedAfterClose(t *testing.T) {
 // the page back by itself before Close: that flushes no disk.
 func TestViewStoresAreFlushedAfterWriteback(t *testing.T) {
 	skipWithoutMaps(t)
-	if _, err := sysDirtyPages(0); errors.Is(err, errors.ErrUnsupported) {
+	dirty := func() error { _, err := sysDirtyPages(0); return err }
+	if filtered() || errors.Is(dirty(), errors.ErrUnsupported) {
 		t.Skip("every View counts as one that has stored: nothing tells which pages are dirty")
 	}
 	for _, stores := range []bool{false, true} {

@@ -312,6 +312,7 @@ func TestPunchHoleUnsupported(t *testing.T) {
 // A cold read is one of a mapped page that is not known to be in memory.
 func TestStatsOfColdReads(t *testing.T) {
 	testkit.NeedKnownPages(t)
+	testkit.NotFiltered(t) // under a filter the page is read around first, and is known then
 	restore := memmapfs.FailCachedPages(errors.ErrUnsupported)
 	defer restore()
 	name := testkit.WriteFile(t, testkit.TestDir(t), "file", testkit.Content(int(16*testkit.PageSize)))
@@ -564,6 +565,7 @@ func TestKnobs(t *testing.T) {
 			}
 		},
 		"ColdReads": func(t *testing.T) {
+			testkit.NotFiltered(t)                                     // as in TestStatsOfColdReads
 			restore := memmapfs.FailCachedPages(errors.ErrUnsupported) // so that no page is known
 			defer restore()
 			for _, cold := range []bool{false, true} {

@@ -4,19 +4,24 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"unsafe"
 )
 
 // On some systems the first store into a private map ends the sharing not of one page but of many:
 // gVisor copies what is around it, up to 2 MiB, and does not tell which pages a map has of its own
-// (/proc/self/pagemap). There a lent map shares nothing with the file from the start. It is
-// kept what every page was made of, its base: a page is the map's own where it differs from that, and all
-// others are brought up to date whenever the map is lent.
+// (/proc/self/pagemap). Others tell that of wrong pages: qemu, emulating another processor, hands through
+// what the kernel says, of the kernel's addresses and in its order of bytes. There a lent map shares nothing
+// with the file from the start. It is kept what every page was made of, its base: a page is the map's own
+// where it differs from that, and all others are brought up to date whenever the map is lent.
 
-// standApart reports whether this is such a system. It is tried on a file in memory, and taken for
-// granted that it is not where there are no such files.
-var standApart = sync.OnceValue(func() bool {
+// standApart reports whether this is such a system.
+var standApart = sync.OnceValue(triedApart)
+
+// triedApart tries it on a file in memory, by a store into every other page. Where there are no such files
+// it is taken for granted that this is none of these systems.
+func triedApart() bool {
 	if filtered() {
 		return false
 	}
@@ -26,26 +31,31 @@ var standApart = sync.OnceValue(func() bool {
 	}
 	file := os.NewFile(fd, path)
 	defer file.Close()
-	if file.Truncate(2*pageBytes) != nil {
+	const pages = 16
+	if file.Truncate(pages*pageBytes) != nil {
 		return false
 	}
-	data, err := system.mapFile(fd, 0, int(2*pageBytes), mapWrite|mapPrivate)
+	data, err := system.mapFile(fd, 0, int(pages*pageBytes), mapWrite|mapPrivate)
 	if err != nil {
 		return false
 	}
 	defer system.unmap(data)
-	if system.privatePages(data, make([]bool, 2)) == nil {
-		return false
-	}
 	stored, seen := byte(1), byte(0)
-	if copyGuarded(unsafe.Pointer(&data[0]), unsafe.Pointer(&stored), 1) != nil {
-		return false
+	for at := int64(0); at < pages*pageBytes; at += 2 * pageBytes {
+		if copyGuarded(unsafe.Pointer(&data[at]), unsafe.Pointer(&stored), 1) != nil ||
+			copyGuarded(unsafe.Pointer(&seen), unsafe.Pointer(&data[at+pageBytes]), 1) != nil {
+			return false
+		}
+	}
+	own := make([]bool, pages)
+	if system.privatePages(data, own) == nil {
+		return !slices.Equal(own, slices.Repeat([]bool{true, false}, pages/2))
 	}
 	if _, err := file.WriteAt([]byte{stored}, pageBytes); err != nil {
 		return false
 	}
 	return copyGuarded(unsafe.Pointer(&seen), unsafe.Pointer(&data[pageBytes]), 1) == nil && seen != stored
-})
+}
 
 // maxApart is how many bytes a map may have that stands apart: all of them are copied twice when it
 // is made, and compared whenever it is lent.

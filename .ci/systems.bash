@@ -5,6 +5,8 @@
 # What a script reads from its environment:
 #   WHOLE=1    all tests, not the chosen ones
 #   RUN=REGEX  these tests, as -test.run takes them
+#   TOTAL      how many seconds all of the script may take: half an hour, or six with WHOLE
+#   LIMIT      how many an emulated machine or a test program may take of these
 #   NOT_RUN    a file to which a skipped script adds a line, which .ci/run prints at its end
 #
 # Downloaded kernels and built programs are kept in $cache, below a name that has their version.
@@ -17,30 +19,35 @@ script=.ci/${0##*/}
 work=$(mktemp -d "${TMPDIR:-/tmp}/memmapfs-ci.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 cache=${XDG_CACHE_HOME:-${HOME:-$work}/.cache}/memmapfs-ci
-mkdir -p "$cache"
+if ! mkdir -p "$cache" 2>/dev/null || [[ ! -w $cache ]]; then
+	cache=$work/cache
+	mkdir "$cache"
+fi
+PATH=$PATH:/usr/sbin:/sbin
+total=${TOTAL:-${WHOLE:+21600}}
+total=${total:-1800}
 
 # The tests that stand for the suite where all of them take too long: results beside the plain file's,
 # copy-on-write, faults, hints that the system does not know, holes, flushes, large files, windows, and
-# shared memory. A name that no package has any more is a failure.
+# shared memory. Each line of these lists is a name or a pattern of names (check_names).
 chosen=(
-	TestDifferential TestEveryMethodAfterClose TestPositions TestFarOffsets TestLongReads
-	TestCopyOnWriteWindowsKeepEveryPage TestPrivateMapsFollowTheFile TestViewFault TestShrunkInsidePage
+	TestDifferential TestEveryMethodAfterClose TestPositions TestFarOffsets TestLongReads TestTruncate
+	TestCopyOnWriteWindowsKeepEveryPage TestPrivateMapsFollowTheFile TestPrivateMapAfterACut TestViewFault
 	TestAdviseRange TestAdviseRangeChecksItsArguments TestSeekHoles TestPunchHoleFreesBlocks
 	TestNoFlushWithoutNeed TestSparseTiB TestLargeSparseFile TestWindowsStayInTheirBudget TestHintsAreBounded
+	TestTransformingFilesAreNotLent 'TestReadBatch.*' 'TestViewSlice.*'
 )
 
 # Those of shared memory, which an emulated machine has on its tmpfs only.
 chosen_shared=(
 	TestSharedVisibility TestSharedAtomics TestSharedAtomicsBetweenProcesses TestSharedGrowthLock
-	TestSharedLockBetweenProcesses 'Test(Anonymous.*|Wait(ForOtherProcess|Ends|Errors|Truncated))'
+	TestSharedLockBetweenProcesses 'TestAnonymous.*' TestWaitForOtherProcess TestWaitEnds TestWaitErrors
+	TestWaitTruncated
 )
-
-# Subjects whose tests, if there are any, are chosen too.
-chosen_subjects='Test.*(ReadBatch|ViewSlice|MappingError).*'
 
 # These ask what is in memory, which a tmpfs always is. They take long, so they are run in some modes only.
 chosen_on_disk=(TestColdReads TestResidency TestPrefetch)
-chosen_modes='^(read-only|copy-on-write|read-write_windows_of_64_KiB)$'
+chosen_modes=('read-only' 'copy-on-write' 'read-write windows of 64 KiB')
 
 # skip ends the script: the system is not run here, for the reason given.
 skip() {
@@ -56,7 +63,19 @@ not_run() {
 	fi
 }
 
-fail() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
+fail() { printf 'FAILED: %s: %s\n' "$script" "$*" >&2; exit 1; }
+
+# within SECONDS COMMAND... ends a program after so many seconds, or when all of the script has taken total.
+within() {
+	local most=$1 left=$((total - SECONDS))
+	shift
+	[[ $most -le $left ]] || most=$left
+	[[ $most -gt 0 ]] || fail "it has taken all of its $total s (TOTAL=SECONDS gives it more)"
+	timeout -k 10 "$most" "$@"
+}
+
+# stopped tells whether that code is what within returns of a program that it has ended.
+stopped() { [[ $1 == 124 || $1 == 137 ]]; }
 
 # need installs the Debian packages of programs that are missing, or skips the script:
 # need PROGRAM PACKAGES [PROGRAM PACKAGES]...
@@ -85,7 +104,8 @@ need_or_not() {
 	fi
 	why_not="${packages[*]} cannot be installed"
 	{
-		apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ${packages[*]}
+		within 120 apt-get update && DEBIAN_FRONTEND=noninteractive within 600 apt-get \
+			-o DPkg::Lock::Timeout=120 install -y --no-install-recommends ${packages[*]}
 	} >"$work/apt.log" 2>&1 || return 1
 	for program in "${wanted[@]}"; do
 		why_not="${packages[*]} was installed, and there is no $program"
@@ -110,7 +130,7 @@ test_pattern() {
 	elif [[ -n ${WHOLE:-} ]]; then
 		printf '^(Test|Fuzz|Example)'
 	else
-		[[ $# -gt 0 ]] || set -- "${chosen[@]}" "${chosen_shared[@]}" "$chosen_subjects"
+		[[ $# -gt 0 ]] || set -- "${chosen[@]}" "${chosen_shared[@]}"
 		printf '^(%s)$' "$(one_of "$@")"
 	fi
 }
@@ -123,14 +143,20 @@ one_of() {
 # build_chosen DIRECTORY is build_tests of what the chosen tests need.
 build_chosen() {
 	local only=''
-	[[ -n ${RUN:-}${WHOLE:-} ]] || only=$(one_of "${chosen[@]}" "${chosen_shared[@]}" "${chosen_on_disk[@]}" "$chosen_subjects")
+	[[ -n ${RUN:-}${WHOLE:-} ]] || only=$(one_of "${chosen[@]}" "${chosen_shared[@]}" "${chosen_on_disk[@]}")
 	build_tests "$@"
 }
 
-# check_names fails if one of the names given, or of the chosen ones, is no test of this module.
+# check_names fails if one of the names or patterns given is of no test of this module; without any it
+# looks at the chosen ones.
 check_names() {
-	[[ $# -gt 0 ]] || set -- "${chosen[@]}" "${chosen_shared[@]}" "${chosen_on_disk[@]}"
 	local name missing=() sources
+	if [[ $# == 0 ]]; then
+		set -- "${chosen[@]}" "${chosen_shared[@]}" "${chosen_on_disk[@]}"
+		for name in "${chosen_modes[@]}"; do
+			grep -qF "{\"$name\", " internal/testkit/modes.go || missing+=("$name")
+		done
+	fi
 	mapfile -t sources < <(find . -name '*_test.go' -not -path './.ci/*')
 	for name in "$@"; do
 		grep -qE "^func $name\(t " "${sources[@]}" || missing+=("$name")
@@ -154,7 +180,8 @@ build_tests() {
 		printf '%s %s\n' "${package##*/}" "$place" >>"$directory/places"
 	done
 	[[ -s $directory/places ]] || fail 'there are no tests to build'
-	CGO_ENABLED=${CGO_ENABLED:-0} go test -c "$@" -o "$directory/" "${packages[@]}"
+	CGO_ENABLED=${CGO_ENABLED:-0} within 900 go test -c "$@" -o "$directory/" "${packages[@]}" ||
+		fail 'the tests cannot be built'
 	for program in "$directory"/*.test.exe; do
 		[[ ! -e $program ]] || mv "$program" "${program%.exe}"
 	done
@@ -191,11 +218,11 @@ debian_download() {
 			APT::Architecture "$architecture"; APT::Architectures { "$architecture"; };
 			APT::Sandbox::User "root"; Acquire::Languages "none";
 		END
-		APT_CONFIG=$apt/conf apt-get -qq update 2>/dev/null || true
+		APT_CONFIG=$apt/conf within 120 apt-get -qq update 2>/dev/null || true
 	fi
 	real=$(APT_CONFIG=$apt/conf apt-cache depends --important "$package" 2>/dev/null |
 		sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
-	(cd "$apt" && APT_CONFIG=$apt/conf apt-get -qq download "${real:-$package}") || return 1
+	(cd "$apt" && APT_CONFIG=$apt/conf within 300 apt-get -qq download "${real:-$package}") || return 1
 	file=$(find "$apt" -maxdepth 1 -name "${real:-$package}_*.deb" | head -n 1)
 	[[ -n $file ]] || return 1
 	mv "$file" "$directory/$package.deb.part"
@@ -226,15 +253,15 @@ unpack_kernel() {
 # run_here PATTERN [COMMAND...] runs the test programs in $work/tests, by the command if there is one, each
 # for at most LIMIT seconds; random sequences are few_steps long if that is set.
 run_here() {
-	local pattern=$1 name place steps failed=() passed=0 skipped='' began=$SECONDS limit=${LIMIT:-900}
+	local pattern=$1 name place steps started failed=() passed=0 skipped='' began=$SECONDS limit=${LIMIT:-900}
 	shift
 	while read -r name place; do
-		steps=()
+		steps=() started=$SECONDS
 		if [[ -n ${few_steps:-} ]]; then
-			"$@" "$work/tests/$name.test" -help >"$work/flags" 2>&1 || true
+			within 60 "$@" "$work/tests/$name.test" -help >"$work/flags" 2>&1 || true
 			! grep -q '^  -steps' "$work/flags" || steps=(-steps "$few_steps")
 		fi
-		(cd "$place" && timeout -k 10 "$((limit + 60))" "$@" "$work/tests/$name.test" -test.short -test.v \
+		(cd "$place" && within "$((limit + 60))" "$@" "$work/tests/$name.test" -test.short -test.v \
 			-test.timeout "${limit}s" -test.run "$pattern" ${test_flags[@]+"${test_flags[@]}"} ${steps[@]+"${steps[@]}"}) \
 			>"$work/log" 2>&1 && code=0 || code=$?
 		if [[ -n ${CONSOLE:-} ]]; then
@@ -242,6 +269,7 @@ run_here() {
 		fi
 		if [[ $code != 0 ]]; then
 			failed+=("$name ($code)")
+			! stopped "$code" || failed+=("it hung, and was stopped after $((SECONDS - started)) s")
 			grep -vE "$log_noise" "$work/log" | tail -n 200
 		fi
 		passed=$((passed + $(grep -cE '^--- PASS' "$work/log" || true)))
@@ -265,15 +293,16 @@ x86_machine=(qemu-system-x86_64 -M q35 -accel tcg -cpu max -m 2G -smp 2)
 #   virtual_machine NAME ARCHITECTURE SUITE KERNEL-PACKAGE QEMU-PACKAGE QEMU...
 #
 # with Debian's name of the architecture; GOARCH has to be set. QEMU... is the program and what is special
-# of the machine. It is stopped after LIMIT seconds, which is a failure: half an hour, or four with WHOLE.
+# of the machine. It is stopped after LIMIT seconds, which is a failure: a quarter of an hour, or four hours
+# with WHOLE.
 # It sets machine_missing to the reason if the machine is not to be had.
 virtual_machine() {
 	local name=$1 architecture=$2 suite=$3 package=$4 emulator_package=$5
 	local limit=${LIMIT:-${WHOLE:+14400}}
-	limit=${limit:-1800}
+	limit=${limit:-900}
 	shift 5
 	local root=$work/$name debs began=$SECONDS
-	need mkfs.ext4 e2fsprogs cpio cpio "$1" "$emulator_package"
+	need mkfs.ext4 e2fsprogs cpio cpio dpkg-deb dpkg "$1" "$emulator_package"
 	debs=$(debian_packages "$architecture" "$suite" "$package" busybox-static) || {
 		machine_missing="Debian's $suite for $architecture, with $package, cannot be downloaded"
 		return 0
@@ -295,11 +324,11 @@ virtual_machine() {
 	rm -rf "$root"
 	truncate -s 1G "$work/$name.disk"
 	mkfs.ext4 -q -F "$work/$name.disk" 2>"$work/mkfs.log" || fail "mkfs.ext4: $(cat "$work/mkfs.log")"
-	timeout -k 10 "$limit" "$@" -no-reboot -nographic -nic none -kernel "$work/$name.kernel" \
+	within "$limit" "$@" -no-reboot -nographic -nic none -kernel "$work/$name.kernel" \
 		-initrd "$work/$name.initramfs" -append "$(machine_parameters "$architecture")" \
 		-drive "file=$work/$name.disk,if=virtio,format=raw,cache=unsafe" \
 		>"$work/$name.console" 2>&1 && code=0 || code=$?
-	machine_result "$work/$name.console" "$code" "$limit" "$began"
+	machine_result "$work/$name.console" "$code" "$began"
 	rm -f "$work/$name".*
 }
 
@@ -312,14 +341,15 @@ machine_parameters() {
 
 # machine_init prints the program that the kernel starts.
 machine_init() {
-	local in_memory on_disk few=${few_steps:-100}
+	local in_memory on_disk modes few=${few_steps:-100}
 	in_memory=$(test_pattern)
 	on_disk="'$in_memory'"
 	if [[ -n ${WHOLE:-} ]]; then
 		few=
 	elif [[ -z ${RUN:-} ]]; then
-		on_disk="'$(test_pattern "${chosen[@]}" "$chosen_subjects")'"
-		on_disk+=" '$(test_pattern "${chosen_on_disk[@]}")/$chosen_modes'"
+		modes=$(one_of "${chosen_modes[@]// /_}")
+		on_disk="'$(test_pattern "${chosen[@]}")'"
+		on_disk+=" '$(test_pattern "${chosen_on_disk[@]}")/^($modes)\$'"
 	fi
 	cat <<-END
 		#!/bin/busybox sh
@@ -346,6 +376,7 @@ machine_init() {
 			steps=
 			[ -n "$few" ] && /tests/\$name.test -help 2>&1 | grep -q '^  -steps' && steps='-steps $few'
 			began=\$(date +%s)
+			echo "MACHINE \$filesystem \$name begins"
 			/tests/\$name.test -test.short -test.v -test.timeout ${limit}s -test.run "\$pattern" \$steps \
 				</dev/null >/log 2>&1 && code=0 || code=\$?
 			[ "\$code" = 0 ] || grep -vE '$log_noise' /log | tail -n 200
@@ -377,7 +408,7 @@ machine_init() {
 # machine_result reads what a machine has said on its console. It has to have come to its end, with
 # code 0 of each program, and with at least one passed test.
 machine_result() {
-	local console=$1 code=$2 limit=$3 began=$4 passed skipped
+	local console=$1 code=$2 began=$3 passed skipped
 	tr -d '\r' <"$console" >"$console.text"
 	grep -E '^MACHINE (Linux|[a-z0-9]+ .* code )' "$console.text" | cut -d ' ' -f 2- || true
 	passed=$(grep -cE '^TEST .* --- PASS' "$console.text" || true)
@@ -385,9 +416,9 @@ machine_result() {
 	if [[ -n ${CONSOLE:-} ]]; then
 		cp "$console.text" "$CONSOLE"
 	fi
-	if [[ $code == 124 || $code == 137 ]]; then
+	if stopped "$code"; then
 		tail -n 60 "$console.text"
-		fail "the machine was stopped after $limit s"
+		fail "the emulated machine hung or was too slow: it was stopped after $((SECONDS - began)) s"
 	fi
 	if ! grep -q '^MACHINE end' "$console.text"; then
 		tail -n 60 "$console.text"

@@ -159,20 +159,17 @@ func mountBindfs(t testing.TB, source, dir string) error {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Wait() }()
-	t.Cleanup(func() {
-		unix.Unmount(dir, unix.MNT_DETACH)
-		if ended != nil {
-			<-ended
-		}
-	})
 	for {
 		var status unix.Statfs_t
 		if err := unix.Statfs(dir, &status); err == nil && status.Type == unix.FUSE_SUPER_MAGIC {
+			t.Cleanup(func() {
+				unix.Unmount(dir, unix.MNT_DETACH)
+				<-ended
+			})
 			return nil
 		}
 		select {
 		case err := <-ended:
-			ended = nil
 			return fmt.Errorf("bindfs has ended: %v", err)
 		default:
 		}
