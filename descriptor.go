@@ -231,9 +231,7 @@ func (s *secondDescriptors) add(d *descriptor) {
 func (s *secondDescriptors) forget(d *descriptor) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if d.place != nil {
-		s.open.remove(d.place)
-	}
+	s.open.remove(d.place)
 }
 
 // full reports whether there are as many as there may be.
