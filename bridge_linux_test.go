@@ -847,3 +847,15 @@ func TestFirstMeasurementIsHeldUp(t *testing.T) {
 		t.Errorf("%v", cost)
 	}
 }
+
+// TestFirstMapIsHeldUp catches a first map that took long by chance and keeps all others from being made, and
+// a machine on which maps are dear that never notices.
+func TestFirstMapIsHeldUp(t *testing.T) {
+	if cost := memmapfs.MapCostAfter(time.Second); cost > 20*time.Microsecond {
+		t.Errorf("after one: %v", cost)
+	}
+	const dear = 200 * time.Microsecond
+	if cost := memmapfs.MapCostAfter(dear, dear, dear, dear, dear); cost < dear {
+		t.Errorf("where all are dear: %v", cost)
+	}
+}

@@ -224,12 +224,22 @@ func init() {
 	// Until something was measured a touch is worth a call.
 	costs.call.value.Store(500)
 	costs.touch.value.Store(500)
-	costs.make.value.Store(6_000)
-	costs.revoke.value.Store(4_000)
+	costs.make.value.Store(unmeasuredMap * 3 / 5)
+	costs.revoke.value.Store(unmeasuredMap * 2 / 5)
 }
 
-// mapping returns the cost of a map.
-func (c *machineCosts) mapping() int64 { return c.make.load() + c.revoke.load() }
+// unmeasuredMap is what a map is taken to cost, in nanoseconds, until a few were made.
+const unmeasuredMap = 10_000
+
+// mapping returns the cost of a map. One that was held up while it was made does not keep others from being
+// made: it would be believed for ever in a program whose files are open for a short while each.
+func (c *machineCosts) mapping() int64 {
+	cost := c.make.load() + c.revoke.load()
+	if min(c.make.samples.Load(), c.revoke.samples.Load()) < firstSamples {
+		return min(cost, unmeasuredMap)
+	}
+	return cost
+}
 
 // touchesAreDear reports whether a first touch costs more than a call.
 func (c *machineCosts) touchesAreDear() bool { return c.touch.load() > c.call.load() }

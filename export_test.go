@@ -195,3 +195,13 @@ func CostAfter(measured ...time.Duration) time.Duration {
 	}
 	return time.Duration(cost.load())
 }
+
+// MapCostAfter returns what a map is taken to cost after some were made that took so long.
+func MapCostAfter(took ...time.Duration) time.Duration {
+	var c machineCosts
+	for _, one := range took {
+		c.make.note(one)
+		c.revoke.note(time.Microsecond)
+	}
+	return time.Duration(c.mapping())
+}
