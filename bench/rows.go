@@ -154,7 +154,8 @@ func readers(w *workspace, from []library, path string, size int64, work func(fi
 // warm reads the file so often that memmapfs maps it and knows which of its pages are in memory.
 func warm(file opened, size int64) error {
 	buffer := make([]byte, min(size, 64<<10))
-	for range 64 {
+	mappedFile, _ := file.ReaderAt.(*memmapfs.MappedFile)
+	for calls := 0; calls < 64 || mappedFile != nil && !mappedFile.Mapped() && calls < 4096; calls++ { // until a map pays
 		if n, err := file.ReadAt(buffer[:8], 0); n < 8 {
 			return full(n, 8, err)
 		}
@@ -168,7 +169,7 @@ func warm(file opened, size int64) error {
 			calls++
 		}
 	}
-	if file, ok := file.ReaderAt.(*memmapfs.MappedFile); ok && !file.Mapped() {
+	if mappedFile != nil && !mappedFile.Mapped() {
 		return errors.New("has not mapped the file, so there is nothing to measure: does another -dir help?")
 	}
 	return nil
