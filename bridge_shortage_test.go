@@ -469,6 +469,127 @@ func TestLockMemoryBesideTruncate(t *testing.T) {
 	}
 }
 
+// Catches a lock or a pin that stays, or a flush that is taken for done, after a wrapped file has panicked.
+func TestPanicsOfTheFile(t *testing.T) {
+	skipWithoutMaps(t)
+	base := watched.New()
+	panics := false
+	may := func() {
+		if panics {
+			panic("of the wrapped file")
+		}
+	}
+	syncs := 0
+	base.Sync = func(string, func() error) error { may(); syncs++; return nil }
+	base.WriteAt = func(_ string, write func() (int, error)) (int, error) { may(); return write() }
+	base.ReadInstead = func(_ []byte, read func() (int, error)) (int, error) { may(); return read() }
+	base.StatFile = func(stat func() (os.FileInfo, error)) (os.FileInfo, error) { may(); return stat() }
+	_, f, _ := opening(t, base, Config{Mode: ModeReadWrite, SyncMode: SyncLazy, MapFullFile: true}, 4, os.O_RDWR)
+	if _, err := f.maps.mapWindow(0); err != nil {
+		t.Fatal(err)
+	}
+	p := make([]byte, 10)
+	f.Read(p) // at the handle's own position from here on
+	for name, call := range map[string]func() error{
+		"Read":     func() error { _, err := f.Read(p); return err },
+		"ReadAt":   func() error { _, err := f.ReadAt(p, 100); return err },
+		"Write":    func() error { _, err := f.Write(p); return err },
+		"WriteAt":  func() error { _, err := f.WriteAt(p, 0); return err },
+		"Prefetch": func() error { return f.Prefetch(0, pageBytes) },
+		"View":     func() error { return f.View(0, 10*pageBytes, nil) },
+		"Truncate": func() error { return f.Truncate(4 * pageBytes) },
+		"Sync":     f.Sync,
+	} {
+		panics = true
+		f.maps.forget()
+		f.maps.endTerm()
+		func() {
+			defer func() {
+				if r := recover(); r == nil && sysMapsAgreeWithIO {
+					t.Errorf("%s has not come to the wrapped file", name)
+				}
+			}()
+			call()
+		}()
+		panics = false
+		done := asynchronously(func() (int, error) { return 0, call() })
+		if r := mustEnd(t, name, done); r.err != nil && r.err != io.EOF {
+			t.Errorf("%s after a panic: %v", name, r.err)
+		}
+	}
+	mustWriteAt(t, f, p, 0)
+	panics = true
+	func() {
+		defer func() { recover() }()
+		f.Sync()
+	}()
+	panics = false
+	m := f.maps.windows.at(0)
+	syncs = 0
+	if err := f.Close(); err != nil || syncs == 0 {
+		t.Errorf("Close after a Sync that has panicked: %v after %d flushes", err, syncs)
+	}
+	if m != nil && !m.isRevoked() {
+		t.Error("the map outlives Close")
+	}
+}
+
+// Catches what wrong counts of a wrapped file may do: a position before the start of the file, a panic, bytes
+// behind the caller's slice that are overwritten, and a Prefetch that never ends.
+func TestOddCounts(t *testing.T) {
+	skipWithoutMaps(t)
+	for _, mode := range []MappingMode{ModeReadWrite, ModeCopyOnWrite} {
+		base := watched.New()
+		odd := 0
+		var oddErr error
+		isOdd := false
+		answer := func(call func() (int, error)) (int, error) {
+			if isOdd {
+				return odd, oddErr
+			}
+			return call()
+		}
+		base.ReadInstead = func(_ []byte, read func() (int, error)) (int, error) { return answer(read) }
+		base.WriteAt = func(_ string, write func() (int, error)) (int, error) { return answer(write) }
+		_, f, _ := opening(t, base, Config{Mode: mode, SyncMode: SyncNever, MapFullFile: true}, 4, os.O_RDWR)
+		if _, err := f.maps.mapWindow(0); err != nil {
+			t.Fatal(err)
+		}
+		mustWriteAt(t, f, []byte{7}, pageBytes+10) // private, in ModeCopyOnWrite
+		f.Read(make([]byte, 1))                    // at the handle's own position from here on
+		for _, count := range []int{-1, 0, 11, 1 << 40} {
+			isOdd, odd, oddErr = false, count, nil
+			if count < 0 {
+				oddErr = syscall.EIO
+			}
+			if _, err := f.Seek(pageBytes, io.SeekStart); err != nil {
+				t.Fatal(err)
+			}
+			f.maps.forget()
+			f.maps.endTerm()
+			isOdd = sysMapsAgreeWithIO
+			p := make([]byte, 20)[:10]
+			want := int64(min(max(count, 0), 10))
+			n, err := f.Read(p)
+			at, _ := f.Seek(0, io.SeekCurrent)
+			if int64(n) > 10 || n < 0 || at != pageBytes+int64(n) || isOdd && int64(n) != want || (err != nil) != (oddErr != nil && isOdd) {
+				t.Errorf("%v: Read where the file reads %d, %v: %d, %v, position %d", mode, count, oddErr, n, err, at-pageBytes)
+			}
+			if p := p[:20]; p[10] != 0 {
+				t.Errorf("%v: Read where the file reads %d, %v, has written behind the slice: %d", mode, count, oddErr, p)
+			}
+			if n, err := f.Write(p); n < 0 || n > 10 || isOdd && mode == ModeReadWrite && int64(n) != want {
+				t.Errorf("%v: Write where the file writes %d: %d, %v", mode, count, n, err)
+			}
+			prefetched := asynchronously(func() (int, error) { return 0, f.maps.readThrough(byteRange{0, pageBytes}) })
+			if r := mustEnd(t, "reading through the file", prefetched); isOdd && count <= 0 && r.err == nil {
+				t.Errorf("%v: reading through a file that reads %d: %v", mode, count, r.err)
+			}
+		}
+		isOdd = false
+	}
+}
+
 // Catches an access mode that is none, taken for one that may read or write through a map; and private
 // writes at the largest offset.
 func TestOddOpensAndOffsets(t *testing.T) {

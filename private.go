@@ -568,6 +568,7 @@ func (b *privateBytes) readLocked(page []byte, off int64) (int, error) {
 	if err != nil && err != io.EOF {
 		return 0, err
 	}
+	n = countIn(page, n)
 	if private := b.pages[off/pageBytes]; private != nil {
 		private.overlay(page[:n], 0)
 	}
