@@ -469,6 +469,74 @@ func TestLockMemoryBesideTruncate(t *testing.T) {
 	}
 }
 
+// Catches a clock that stops while a map is being made, because there is none yet: what is known of its pages
+// would never end.
+func TestClockGoesOnBesideTheFirstMap(t *testing.T) {
+	skipWithoutMaps(t)
+	var mfs *MemMapFS
+	rests := func() bool {
+		mfs.handles.mu.Lock()
+		defer mfs.handles.mu.Unlock()
+		return mfs.handles.ageing == nil
+	}
+	making := false
+	defer hook(&system.cachedPages, func(call func(uintptr, int64, int64) (int64, error)) func(uintptr, int64, int64) (int64, error) {
+		return func(fd uintptr, offset, length int64) (int64, error) {
+			for ; making && !rests(); time.Sleep(time.Millisecond) {
+			}
+			making = false
+			return call(fd, offset, length)
+		}
+	})()
+	for _, narrow := range []bool{false, true} {
+		var f *MappedFile
+		mfs, f, _ = opening(t, watched.New(), Config{Mode: ModeReadWrite, SyncMode: SyncNever, MapFullFile: true}, 2, os.O_RDWR)
+		if narrow {
+			f.maps.windows.size, f.maps.windows.narrowed = pageBytes, time.Now().Add(-narrowTerm)
+		}
+		making = true
+		if _, err := f.maps.mapWindow(0); err != nil {
+			t.Fatal(err)
+		}
+		if making || !f.maps.windows.mapsWhole() {
+			t.Fatal("the clock has not stopped meanwhile")
+		}
+		if rests() {
+			t.Errorf("a file is mapped, as a whole after windows %t, and the clock has stopped", narrow)
+		}
+	}
+}
+
+// Catches a clock that stops although a file was registered after it had looked for maps.
+func TestClockGoesOnForWhoRegisters(t *testing.T) {
+	mfs, f, _ := opening(t, watched.New(), Config{SyncMode: SyncNever}, 1, os.O_RDONLY)
+	h := &mfs.handles
+	registers := true
+	defer hook(&system.majorFaults, func(call func() (int64, error)) func() (int64, error) {
+		return func() (int64, error) {
+			if registers {
+				h.register(f)
+			}
+			return call()
+		}
+	})()
+	for range 2 {
+		h.mu.Lock()
+		h.ageing = time.AfterFunc(time.Hour, func() {})
+		h.mu.Unlock()
+		h.tick()
+		h.mu.Lock()
+		if (h.ageing != nil) != registers {
+			t.Errorf("a file has registered meanwhile %t, and the clock goes on %t", registers, h.ageing != nil)
+		}
+		if h.ageing != nil {
+			h.ageing.Stop()
+		}
+		h.mu.Unlock()
+		registers = false
+	}
+}
+
 // Catches a lock or a pin that stays, or a flush that is taken for done, after a wrapped file has panicked.
 func TestPanicsOfTheFile(t *testing.T) {
 	skipWithoutMaps(t)

@@ -72,6 +72,13 @@ func (f *fileMaps) measure() error {
 	return nil
 }
 
+// measureNew is measure for a map that was just published. The file is registered once more: what lets beliefs
+// end may have stopped while there was no map.
+func (f *fileMaps) measureNew() error {
+	f.registry.register()
+	return f.measure()
+}
+
 // readHot reads p from one mapping if all of it is mapped, inside the file and in memory. It
 // is the fast path: no lock, no shared counter, no allocation, and few calls.
 func (f *fileMaps) readHot(p []byte, off int64) bool {

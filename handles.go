@@ -25,6 +25,7 @@ type handles struct {
 	open   []weak.Pointer[MappedFile] // see register
 	swept  int                        // len(open) at which the entries of lost handles are taken out next
 	ageing *time.Timer
+	wanted bool // somebody has registered since the clock last looked for maps
 	age    ageClock
 }
 
@@ -241,6 +242,7 @@ const (
 // startAgeingLocked has the maps forget from time to time what may have become false. The caller holds
 // h.mu.
 func (h *handles) startAgeingLocked() {
+	h.wanted = true
 	if h.ageing == nil && !h.closed.Load() {
 		now := time.Now()
 		faults, _ := system.majorFaults()
@@ -254,6 +256,7 @@ func (h *handles) startAgeingLocked() {
 func (h *handles) tick() {
 	h.mu.Lock()
 	clock := h.age
+	h.wanted = false
 	h.mu.Unlock()
 	now := time.Now()
 	files := h.files()
@@ -279,7 +282,7 @@ func (h *handles) tick() {
 	h.age = clock
 	switch {
 	case h.closed.Load():
-	case !any:
+	case !any && !h.wanted:
 		h.ageing = nil
 	case clock.alarmed(now):
 		h.ageing.Reset(alarmedTick)

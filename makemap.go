@@ -82,7 +82,7 @@ func (f *fileMaps) mapWindowLocked(off int64, byName bool) (*mapping, error) {
 // widenLocked maps a file as a whole, in place of its windows, if there is room for that by now. The
 // caller holds windows.mu.
 func (f *fileMaps) widenLocked(info os.FileInfo) {
-	if info.Size() == 0 || f.needDescriptorLocked(info, false) != nil {
+	if f.setUnitLocked(info) != nil || f.needDescriptorLocked(info, false) != nil {
 		return
 	}
 	m, err := f.newMapping(0, info.Size(), f.mapFlags(), false)
@@ -94,7 +94,7 @@ func (f *fileMaps) widenLocked(info os.FileInfo) {
 		return
 	}
 	f.keepLostLocked(f.windows.widen(m))
-	if f.measure() == nil {
+	if f.measureNew() == nil {
 		f.loadLocked(m) // pages that cannot be locked now are as those of a window made anew
 	}
 }
@@ -145,7 +145,7 @@ func (f *fileMaps) mapIndexLocked(off int64, info os.FileInfo, byName bool) (*ma
 		return nil, err
 	}
 	f.replaceLocked(m, stale)
-	if err := f.measure(); err != nil {
+	if err := f.measureNew(); err != nil {
 		return nil, err
 	}
 	if !sysMapsAgreeWithIO && f.trusted.Load() {
