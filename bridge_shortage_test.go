@@ -456,6 +456,44 @@ func TestWriteBesideFlush(t *testing.T) {
 	}
 }
 
+// Catches pages that stay locked after LockMemory has failed, because the system had locked some of them.
+func TestLockMemoryFailsHalfway(t *testing.T) {
+	skipWithoutMaps(t)
+	_, f, _ := opening(t, watched.New(), Config{Mode: ModeReadOnly, SyncMode: SyncNever, MapFullFile: true}, 4, os.O_RDWR)
+	fails := false
+	locked := make(map[uintptr]bool) // by page
+	note := func(data []byte, is bool) {
+		for at := uintptr(0); at < uintptr(len(data)); at += uintptr(pageBytes) {
+			locked[addressOf(data)+at] = is
+		}
+	}
+	defer hook(&system.lockPages, func(func([]byte, bool) error) func([]byte, bool) error {
+		return func(data []byte, _ bool) error {
+			note(data, true)
+			if fails {
+				return syscall.EAGAIN
+			}
+			return nil
+		}
+	})()
+	defer hook(&system.unlockPages, func(func([]byte) error) func([]byte) error {
+		return func(data []byte) error { note(data, false); return nil }
+	})()
+	if err := f.LockMemory(pageBytes, 1); err != nil {
+		t.Fatal(err)
+	}
+	fails = true
+	if err := f.LockMemory(0, 4*pageBytes); err == nil {
+		t.Fatal("LockMemory has not failed")
+	}
+	start := addressOf(f.maps.windows.at(0).data)
+	for page := range uintptr(4) {
+		if is := locked[start+page*uintptr(pageBytes)]; is != (page == 1) {
+			t.Errorf("page %d is locked: %t", page, is)
+		}
+	}
+}
+
 // Catches LockMemory that takes a file which shrinks meanwhile for locked.
 func TestLockMemoryBesideTruncate(t *testing.T) {
 	skipWhereNobodyShrinksMaps(t)
