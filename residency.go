@@ -218,8 +218,8 @@ func (f *fileMaps) agrees(m *mapping, start int64, p []byte) bool {
 	return agrees && f.mustShowSame(m, start-start%pageBytes, start) && f.mustShowSame(m, end, min(roundUp(end), m.limit.Load()))
 }
 
-// agreesWritten is agrees for bytes that the wrapped file has written. If it has written others, the
-// map is never stored to, although it may have what the file reads.
+// agreesWritten is agrees for bytes that the wrapped file has written and not read. If it has written others,
+// the map is never stored to, although it may have what the file reads.
 func (f *fileMaps) agreesWritten(m *mapping, start int64, p []byte) bool {
 	b := make([]byte, len(p))
 	if m.copyOut(b, start) != nil {
@@ -228,7 +228,7 @@ func (f *fileMaps) agreesWritten(m *mapping, start int64, p []byte) bool {
 	if !bytes.Equal(b, p) && !f.altersWrites.Swap(true) {
 		f.endTerm()
 	}
-	return f.agrees(m, start, b)
+	return f.mustShowSame(m, start-start%pageBytes, min(roundUp(start+int64(len(p))), m.limit.Load()))
 }
 
 // mustShowSame compares the bytes [start, end) of the map with those of the wrapped file, which is not

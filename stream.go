@@ -141,6 +141,9 @@ func (f *MappedFile) writeUnmapped(p []byte) (int, error) {
 	f.maps.demand.note(len(p))
 	f.maps.countWrite(0)
 	n, err := f.maps.file.Write(p)
+	if f.maps.compares.Load() {
+		f.maps.forget() // others may have mapped the file; what it has written has to be compared
+	}
 	if n > 0 {
 		err = join(err, f.unsynced.wrote(0, 0))
 	}
