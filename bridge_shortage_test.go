@@ -129,6 +129,19 @@ func failMaps(scarce func() bool) (restore func()) {
 	})
 }
 
+// Catches a process that has no limit of maps because it was out of descriptors when it asked for it.
+func TestLimitThatCannotBeAskedFor(t *testing.T) {
+	for err, want := range map[error]int64{syscall.EMFILE: usualMapLimit / 2, errors.ErrUnsupported: math.MaxInt64} {
+		restore := hook(&system.mapLimit, func(func() (int64, error)) func() (int64, error) {
+			return func() (int64, error) { return 0, err }
+		})
+		if ranges, _ := budgetLimits(); ranges != want {
+			t.Errorf("%v: a limit of %d maps, want %d", err, ranges, want)
+		}
+		restore()
+	}
+}
+
 // Catches a shortage of addresses that is not met by giving back those that wait for the collector.
 func TestShortageGivesAddressesBack(t *testing.T) {
 	skipWithoutMaps(t)
