@@ -676,7 +676,7 @@ func TestOddCounts(t *testing.T) {
 		}
 		mustWriteAt(t, f, []byte{7}, pageBytes+10) // private, in ModeCopyOnWrite
 		f.Read(make([]byte, 1))                    // at the handle's own position from here on
-		for _, count := range []int{-1, 0, 11, 1 << 40} {
+		for _, count := range []int{-1, 0, 11, math.MaxInt32} {
 			isOdd, odd, oddErr = false, count, nil
 			if count < 0 {
 				oddErr = syscall.EIO
