@@ -64,7 +64,9 @@ func (f *MappedFile) ownsPosition() bool {
 		}
 		at, err := f.maps.file.Seek(0, io.SeekCurrent)
 		if err != nil {
-			f.maps.refuse(refuse(refusedKind, errNotRegular, true)) // a pipe
+			if !f.maps.isClosed() {
+				f.maps.refuse(refuse(refusedKind, errNotRegular, true)) // a pipe
+			}
 			return false
 		}
 		if !f.maps.tryMap(at) {
