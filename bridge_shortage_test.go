@@ -308,6 +308,44 @@ func TestDroppedHandlesGiveSecondsBack(t *testing.T) {
 	t.Errorf("%d second descriptors of dropped handles are still counted", count()-before)
 }
 
+// Catches pages of private maps that are all taken for stored to because no descriptor was left to ask with.
+func TestPrivatePagesAreToldInAShortage(t *testing.T) {
+	skipWithoutMaps(t)
+	if sysPrivatePages(nil, nil) != nil {
+		return
+	}
+	base, err := osfs.NewFS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	native := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(native, make([]byte, 4*pageBytes), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mfs := New(base, &Config{Mode: ModeCopyOnWrite, SyncMode: SyncNever, MapFullFile: true})
+	defer mfs.Close()
+	file, err := mfs.OpenFile(osfs.FromNative(native), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := file.(*MappedFile)
+	short := false
+	defer hook(&system.privatePages, func(call func([]byte, []bool) error) func([]byte, []bool) error {
+		return func(data []byte, own []bool) error {
+			if d := f.maps.descriptor.Load(); short && d != nil && !d.isClosed() {
+				return &os.PathError{Op: "open", Err: syscall.EMFILE}
+			}
+			return call(data, own)
+		}
+	})()
+	if err := f.View(0, 1, func([]byte) error { short = true; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if len(f.private.lent) == 0 {
+		t.Error("a View that has stored nothing is taken for one that has")
+	}
+}
+
 // Catches a file that is never mapped again because its second descriptor was given back, for somebody else's
 // open, between its being found and its being used.
 func TestSecondGivenBackWhileMapping(t *testing.T) {

@@ -202,7 +202,7 @@ func (b *privateBytes) ownPages(l *lentMap, s byteRange) func(at int64) bool {
 	s = s.pages()
 	part := l.part(s)
 	own := make([]bool, pagesIn(int64(len(part))))
-	if system.privatePages(part, own) != nil {
+	if withoutShortage(func() error { return system.privatePages(part, own) }) != nil {
 		return func(int64) bool { return true }
 	}
 	return func(at int64) bool { return own[(at-s.from)/pageBytes] }
