@@ -623,6 +623,23 @@ func TestCloseBesideChtimes(t *testing.T) {
 	}
 }
 
+// Catches a Read that takes a file for a pipe because it was closed meanwhile: a View beside Close then says so.
+func TestReadOfClosedIsNoPipe(t *testing.T) {
+	mfs, f, _ := opening(t, watched.New(), Config{SyncMode: SyncNever, MapFullFile: true}, 1, os.O_RDONLY)
+	for !f.maps.callsPay() {
+		f.maps.demand.note(1)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Read(make([]byte, 1)); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("Read: %v", err)
+	}
+	if r := f.maps.refused.Load(); r != nil || mfs.Stats().NotMappedKind > 0 {
+		t.Errorf("the file is refused: %v", r.err)
+	}
+}
+
 // registryFunc is called in place of the handle's register.
 type registryFunc func() bool
 

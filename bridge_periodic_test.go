@@ -440,6 +440,33 @@ func TestPeriodicGoesOnAfterFailure(t *testing.T) {
 	}
 }
 
+// Catches an OnSyncError that ends its goroutine, as FailNow of a test does, and with it the program or all flushes.
+func TestPeriodicOnSyncErrorEndsItsGoroutine(t *testing.T) {
+	skipWithoutMaps(t)
+	inPeriodic(t, wholeReadWrite, func(p *periodic) {
+		var names []string
+		for i := range 2 * fewFlushes {
+			names = append(names, fmt.Sprint(i))
+		}
+		for _, name := range names {
+			p.open(name)
+		}
+		p.until(20)
+		p.forget()
+		p.onError = func(*periodic, string, error) { runtime.Goexit() }
+		p.fail(errors.New("the disk has failed"))
+		for _, f := range p.files {
+			p.write(f)
+		}
+		p.until(32)
+		p.fail(nil)
+		p.until(100)
+		for _, name := range names {
+			p.expect(name, 25, 30, 35)
+		}
+	})
+}
+
 // Catches a failure that is reported late, with a lock held, in the wrong words, or too often.
 func TestPeriodicOnSyncError(t *testing.T) {
 	skipWithoutMaps(t)

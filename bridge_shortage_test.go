@@ -129,6 +129,19 @@ func failMaps(scarce func() bool) (restore func()) {
 	})
 }
 
+// Catches a process that has no limit of maps because it was out of descriptors when it asked for it.
+func TestLimitThatCannotBeAskedFor(t *testing.T) {
+	for err, want := range map[error]int64{syscall.EMFILE: usualMapLimit / 2, errors.ErrUnsupported: math.MaxInt64} {
+		restore := hook(&system.mapLimit, func(func() (int64, error)) func() (int64, error) {
+			return func() (int64, error) { return 0, err }
+		})
+		if ranges, _ := budgetLimits(); ranges != want {
+			t.Errorf("%v: a limit of %d maps, want %d", err, ranges, want)
+		}
+		restore()
+	}
+}
+
 // Catches a shortage of addresses that is not met by giving back those that wait for the collector.
 func TestShortageGivesAddressesBack(t *testing.T) {
 	skipWithoutMaps(t)
@@ -290,6 +303,44 @@ func TestDroppedHandlesGiveSecondsBack(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	t.Errorf("%d second descriptors of dropped handles are still counted", count()-before)
+}
+
+// Catches pages of private maps that are all taken for stored to because no descriptor was left to ask with.
+func TestPrivatePagesAreToldInAShortage(t *testing.T) {
+	skipWithoutMaps(t)
+	if sysPrivatePages(nil, nil) != nil {
+		return
+	}
+	base, err := osfs.NewFS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	native := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(native, make([]byte, 4*pageBytes), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mfs := New(base, &Config{Mode: ModeCopyOnWrite, SyncMode: SyncNever, MapFullFile: true})
+	defer mfs.Close()
+	file, err := mfs.OpenFile(osfs.FromNative(native), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := file.(*MappedFile)
+	short := false
+	defer hook(&system.privatePages, func(call func([]byte, []bool) error) func([]byte, []bool) error {
+		return func(data []byte, own []bool) error {
+			if d := f.maps.descriptor.Load(); short && d != nil && !d.isClosed() {
+				return &os.PathError{Op: "open", Err: syscall.EMFILE}
+			}
+			return call(data, own)
+		}
+	})()
+	if err := f.View(0, 1, func([]byte) error { short = true; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if len(f.private.lent) == 0 {
+		t.Error("a View that has stored nothing is taken for one that has")
+	}
 }
 
 // Catches a file that is never mapped again because its second descriptor was given back, for somebody else's
@@ -487,6 +538,44 @@ func TestWriteBesideFlush(t *testing.T) {
 	}
 }
 
+// Catches pages that stay locked after LockMemory has failed, because the system had locked some of them.
+func TestLockMemoryFailsHalfway(t *testing.T) {
+	skipWithoutMaps(t)
+	_, f, _ := opening(t, watched.New(), Config{Mode: ModeReadOnly, SyncMode: SyncNever, MapFullFile: true}, 4, os.O_RDWR)
+	fails := false
+	locked := make(map[uintptr]bool) // by page
+	note := func(data []byte, is bool) {
+		for at := uintptr(0); at < uintptr(len(data)); at += uintptr(pageBytes) {
+			locked[addressOf(data)+at] = is
+		}
+	}
+	defer hook(&system.lockPages, func(func([]byte, bool) error) func([]byte, bool) error {
+		return func(data []byte, _ bool) error {
+			note(data, true)
+			if fails {
+				return syscall.EAGAIN
+			}
+			return nil
+		}
+	})()
+	defer hook(&system.unlockPages, func(func([]byte) error) func([]byte) error {
+		return func(data []byte) error { note(data, false); return nil }
+	})()
+	if err := f.LockMemory(pageBytes, 1); err != nil {
+		t.Fatal(err)
+	}
+	fails = true
+	if err := f.LockMemory(0, 4*pageBytes); err == nil {
+		t.Fatal("LockMemory has not failed")
+	}
+	start := addressOf(f.maps.windows.at(0).data)
+	for page := range uintptr(4) {
+		if is := locked[start+page*uintptr(pageBytes)]; is != (page == 1) {
+			t.Errorf("page %d is locked: %t", page, is)
+		}
+	}
+}
+
 // Catches LockMemory that takes a file which shrinks meanwhile for locked.
 func TestLockMemoryBesideTruncate(t *testing.T) {
 	skipWhereNobodyShrinksMaps(t)
@@ -497,6 +586,195 @@ func TestLockMemoryBesideTruncate(t *testing.T) {
 	}
 	if n := len(f.maps.windows.locked); n > 0 {
 		t.Errorf("%d ranges count as locked", n)
+	}
+}
+
+// Catches a clock that stops while a map is being made, because there is none yet: what is known of its pages
+// would never end.
+func TestClockGoesOnBesideTheFirstMap(t *testing.T) {
+	skipWithoutMaps(t)
+	var mfs *MemMapFS
+	rests := func() bool {
+		mfs.handles.mu.Lock()
+		defer mfs.handles.mu.Unlock()
+		return mfs.handles.ageing == nil
+	}
+	making := false
+	defer hook(&system.cachedPages, func(call func(uintptr, int64, int64) (int64, error)) func(uintptr, int64, int64) (int64, error) {
+		return func(fd uintptr, offset, length int64) (int64, error) {
+			for ; making && !rests(); time.Sleep(time.Millisecond) {
+			}
+			making = false
+			return call(fd, offset, length)
+		}
+	})()
+	for _, narrow := range []bool{false, true} {
+		var f *MappedFile
+		mfs, f, _ = opening(t, watched.New(), Config{Mode: ModeReadWrite, SyncMode: SyncNever, MapFullFile: true}, 2, os.O_RDWR)
+		if narrow {
+			f.maps.windows.size, f.maps.windows.narrowed = pageBytes, time.Now().Add(-narrowTerm)
+		}
+		making = true
+		if _, err := f.maps.mapWindow(0); err != nil {
+			t.Fatal(err)
+		}
+		if making || !f.maps.windows.mapsWhole() {
+			t.Fatal("the clock has not stopped meanwhile")
+		}
+		if rests() {
+			t.Errorf("a file is mapped, as a whole after windows %t, and the clock has stopped", narrow)
+		}
+	}
+}
+
+// Catches a clock that stops although a file was registered after it had looked for maps.
+func TestClockGoesOnForWhoRegisters(t *testing.T) {
+	mfs, f, _ := opening(t, watched.New(), Config{SyncMode: SyncNever}, 1, os.O_RDONLY)
+	h := &mfs.handles
+	registers := true
+	defer hook(&system.majorFaults, func(call func() (int64, error)) func() (int64, error) {
+		return func() (int64, error) {
+			if registers {
+				h.register(f)
+			}
+			return call()
+		}
+	})()
+	for range 2 {
+		h.mu.Lock()
+		h.ageing = time.AfterFunc(time.Hour, func() {})
+		h.mu.Unlock()
+		h.tick()
+		h.mu.Lock()
+		if (h.ageing != nil) != registers {
+			t.Errorf("a file has registered meanwhile %t, and the clock goes on %t", registers, h.ageing != nil)
+		}
+		if h.ageing != nil {
+			h.ageing.Stop()
+		}
+		h.mu.Unlock()
+		registers = false
+	}
+}
+
+// Catches a lock or a pin that stays, or a flush that is taken for done, after a wrapped file has panicked.
+func TestPanicsOfTheFile(t *testing.T) {
+	skipWithoutMaps(t)
+	base := watched.New()
+	panics := false
+	may := func() {
+		if panics {
+			panic("of the wrapped file")
+		}
+	}
+	syncs := 0
+	base.Sync = func(string, func() error) error { may(); syncs++; return nil }
+	base.WriteAt = func(_ string, write func() (int, error)) (int, error) { may(); return write() }
+	base.ReadInstead = func(_ []byte, read func() (int, error)) (int, error) { may(); return read() }
+	base.StatFile = func(stat func() (os.FileInfo, error)) (os.FileInfo, error) { may(); return stat() }
+	_, f, _ := opening(t, base, Config{Mode: ModeReadWrite, SyncMode: SyncLazy, MapFullFile: true}, 4, os.O_RDWR)
+	if _, err := f.maps.mapWindow(0); err != nil {
+		t.Fatal(err)
+	}
+	p := make([]byte, 10)
+	f.Read(p) // at the handle's own position from here on
+	for name, call := range map[string]func() error{
+		"Read":     func() error { _, err := f.Read(p); return err },
+		"ReadAt":   func() error { _, err := f.ReadAt(p, 100); return err },
+		"Write":    func() error { _, err := f.Write(p); return err },
+		"WriteAt":  func() error { _, err := f.WriteAt(p, 0); return err },
+		"Prefetch": func() error { return f.Prefetch(0, pageBytes) },
+		"View":     func() error { return f.View(0, 10*pageBytes, nil) },
+		"Truncate": func() error { return f.Truncate(4 * pageBytes) },
+		"Sync":     f.Sync,
+	} {
+		panics = true
+		f.maps.forget()
+		f.maps.endTerm()
+		func() {
+			defer func() {
+				if r := recover(); r == nil && sysMapsAgreeWithIO {
+					t.Errorf("%s has not come to the wrapped file", name)
+				}
+			}()
+			call()
+		}()
+		panics = false
+		done := asynchronously(func() (int, error) { return 0, call() })
+		if r := mustEnd(t, name, done); r.err != nil && r.err != io.EOF {
+			t.Errorf("%s after a panic: %v", name, r.err)
+		}
+	}
+	mustWriteAt(t, f, p, 0)
+	panics = true
+	func() {
+		defer func() { recover() }()
+		f.Sync()
+	}()
+	panics = false
+	m := f.maps.windows.at(0)
+	syncs = 0
+	if err := f.Close(); err != nil || syncs == 0 {
+		t.Errorf("Close after a Sync that has panicked: %v after %d flushes", err, syncs)
+	}
+	if m != nil && !m.isRevoked() {
+		t.Error("the map outlives Close")
+	}
+}
+
+// Catches what wrong counts of a wrapped file may do: a position before the start of the file, a panic, bytes
+// behind the caller's slice that are overwritten, and a Prefetch that never ends.
+func TestOddCounts(t *testing.T) {
+	skipWithoutMaps(t)
+	for _, mode := range []MappingMode{ModeReadWrite, ModeCopyOnWrite} {
+		base := watched.New()
+		odd := 0
+		var oddErr error
+		isOdd := false
+		answer := func(call func() (int, error)) (int, error) {
+			if isOdd {
+				return odd, oddErr
+			}
+			return call()
+		}
+		base.ReadInstead = func(_ []byte, read func() (int, error)) (int, error) { return answer(read) }
+		base.WriteAt = func(_ string, write func() (int, error)) (int, error) { return answer(write) }
+		_, f, _ := opening(t, base, Config{Mode: mode, SyncMode: SyncNever, MapFullFile: true}, 4, os.O_RDWR)
+		if _, err := f.maps.mapWindow(0); err != nil {
+			t.Fatal(err)
+		}
+		mustWriteAt(t, f, []byte{7}, pageBytes+10) // private, in ModeCopyOnWrite
+		f.Read(make([]byte, 1))                    // at the handle's own position from here on
+		for _, count := range []int{-1, 0, 11, math.MaxInt32} {
+			isOdd, odd, oddErr = false, count, nil
+			if count < 0 {
+				oddErr = syscall.EIO
+			}
+			if _, err := f.Seek(pageBytes, io.SeekStart); err != nil {
+				t.Fatal(err)
+			}
+			f.maps.forget()
+			f.maps.endTerm()
+			isOdd = sysMapsAgreeWithIO
+			p := make([]byte, 20)[:10]
+			want := int64(min(max(count, 0), 10))
+			n, err := f.Read(p)
+			at, _ := f.Seek(0, io.SeekCurrent)
+			if int64(n) > 10 || n < 0 || at != pageBytes+int64(n) || isOdd && int64(n) != want || (err != nil) != (oddErr != nil && isOdd) {
+				t.Errorf("%v: Read where the file reads %d, %v: %d, %v, position %d", mode, count, oddErr, n, err, at-pageBytes)
+			}
+			if p := p[:20]; p[10] != 0 {
+				t.Errorf("%v: Read where the file reads %d, %v, has written behind the slice: %d", mode, count, oddErr, p)
+			}
+			if n, err := f.Write(p); n < 0 || n > 10 || isOdd && mode == ModeReadWrite && int64(n) != want {
+				t.Errorf("%v: Write where the file writes %d: %d, %v", mode, count, n, err)
+			}
+			prefetched := asynchronously(func() (int, error) { return 0, f.maps.readThrough(byteRange{0, pageBytes}) })
+			if r := mustEnd(t, "reading through the file", prefetched); isOdd && count <= 0 && r.err == nil {
+				t.Errorf("%v: reading through a file that reads %d: %v", mode, count, r.err)
+			}
+		}
+		isOdd = false
 	}
 }
 

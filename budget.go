@@ -1,6 +1,7 @@
 package memmapfs
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"runtime"
@@ -33,11 +34,16 @@ var budget = addressBudget{limits: sync.OnceValues(budgetLimits)}
 // On a processor of 32 bits the addresses are the limit, whatever the system says.
 const maxBytes32 = 1 << 30
 
+// usualMapLimit is what vm.max_map_count is where nobody has set it.
+const usualMapLimit = 65530
+
 // budgetLimits asks the system for its limits.
 func budgetLimits() (ranges, bytes int64) {
 	ranges, bytes = math.MaxInt64, math.MaxInt64
 	if n, err := system.mapLimit(); err == nil {
 		ranges = max(n/2, 16)
+	} else if !errors.Is(err, errors.ErrUnsupported) {
+		ranges = usualMapLimit / 2 // there is one, which cannot be asked for now: out of descriptors, or no /proc
 	}
 	if n, err := system.addressLimit(); err == nil {
 		bytes = n / 4

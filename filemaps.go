@@ -204,16 +204,20 @@ func (f *fileMaps) refuse(r *refusal) {
 func (f *fileMaps) readThroughFile(p []byte, off int64) (int, error) {
 	timed := f.demand.note(len(p))
 	f.countRead(off)
-	if !timed {
-		return f.file.ReadAt(p, off)
+	began := time.Time{}
+	if timed {
+		began = time.Now()
 	}
-	began := time.Now()
 	n, err := f.file.ReadAt(p, off)
-	if err == nil {
+	if timed && err == nil {
 		costs.call.note(time.Since(began))
 	}
-	return n, err
+	return countIn(p, n), err
 }
+
+// countIn returns how much of p a wrapped file has read or written that says n: as unix.Pread does, it may give
+// -1 with an error.
+func countIn(p []byte, n int) int { return min(max(n, 0), len(p)) }
 
 // storeIn copies p into m at off if all of it lies in pages that may be stored to.
 func (f *fileMaps) storeIn(m *mapping, p []byte, off int64) bool {
@@ -266,7 +270,7 @@ func (f *fileMaps) writeThrough(p []byte, off int64) (int, error) {
 	if timed && err == nil {
 		costs.call.note(time.Since(began))
 	}
-	if n > 0 {
+	if n = countIn(p, n); n > 0 {
 		f.learnWritten(off, p[:n], term)
 	}
 	return n, err

@@ -117,17 +117,30 @@ func (b *flusher) startLocked() {
 	go b.work()
 }
 
-// work flushes files until there are none.
+// work flushes files until there are none, or a callback ends its goroutine: then another one goes on.
 func (b *flusher) work() {
 	defer b.running.Done()
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	defer func() {
+		b.workers--
+		if len(b.queue) > 0 && !b.closed {
+			b.startLocked()
+		}
+		b.restLocked()
+	}()
 	for len(b.queue) > 0 && !b.closed {
 		u := b.queue[0]
 		b.queue[0] = nil
 		b.queue = b.queue[1:]
-		b.mu.Unlock()
-		b.flush(u)
+		b.flushLocked(u)
+	}
+}
+
+// flushLocked flushes u, without b.mu, which the caller holds.
+func (b *flusher) flushLocked(u *unsyncedBytes) {
+	b.mu.Unlock()
+	defer func() {
 		b.mu.Lock()
 		b.done++
 		again := b.queued[u]
@@ -135,9 +148,8 @@ func (b *flusher) work() {
 		if again && !b.closed {
 			b.queueLocked(u)
 		}
-	}
-	b.workers--
-	b.restLocked()
+	}()
+	b.flush(u)
 }
 
 // restLocked ends the timer if nothing waits for it; the caller holds b.mu.
@@ -149,11 +161,12 @@ func (b *flusher) restLocked() {
 }
 
 func (b *flusher) flush(u *unsyncedBytes) {
-	if err := u.flushBehind(); err != nil {
-		b.failed(u, err)
-	}
+	err := u.flushBehind()
 	if u.mode() == SyncPeriodic && u.awaitsFlush() && !u.maps.isClosed() {
-		b.add(u, u.maps.host.config.SyncInterval)
+		defer b.add(u, u.maps.host.config.SyncInterval)
+	}
+	if err != nil {
+		b.failed(u, err)
 	}
 }
 

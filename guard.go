@@ -65,8 +65,9 @@ func copyPiece(to, from unsafe.Pointer, n int) {
 
 // guardedCopy is one copy of many under one guard.
 type guardedCopy struct {
-	to, from unsafe.Pointer
-	n        int
+	to, from   unsafe.Pointer
+	n          int  // at least 1
+	endsInZero bool // what was copied; the next copy may go to the same place
 }
 
 // copyAllGuarded does the copies in their order under one guard, and returns how many were
@@ -83,6 +84,7 @@ func copyAllGuarded(copies []guardedCopy) (done int, fault *caughtPanic) {
 	for ; done < len(copies); done++ {
 		c := &copies[done]
 		copy(unsafe.Slice((*byte)(c.to), c.n), unsafe.Slice((*byte)(c.from), c.n))
+		c.endsInZero = *(*byte)(unsafe.Add(c.to, c.n-1)) == 0
 	}
 	finished = true
 	return done, nil

@@ -23,6 +23,7 @@ type handles struct {
 	mu     sync.Mutex // guards the fields below; no lock is taken under it
 	open   weakList[MappedFile]
 	ageing *time.Timer
+	wanted bool // somebody has registered since the clock last looked for maps
 	age    ageClock
 }
 
@@ -206,6 +207,7 @@ const (
 // startAgeingLocked has the maps forget from time to time what may have become false. The caller holds
 // h.mu.
 func (h *handles) startAgeingLocked() {
+	h.wanted = true
 	if h.ageing == nil && !h.closed.Load() {
 		now := time.Now()
 		faults, _ := system.majorFaults()
@@ -219,6 +221,7 @@ func (h *handles) startAgeingLocked() {
 func (h *handles) tick() {
 	h.mu.Lock()
 	clock := h.age
+	h.wanted = false
 	h.mu.Unlock()
 	now := time.Now()
 	files := h.files()
@@ -244,7 +247,7 @@ func (h *handles) tick() {
 	h.age = clock
 	switch {
 	case h.closed.Load():
-	case !any:
+	case !any && !h.wanted:
 		h.ageing = nil
 	case clock.alarmed(now):
 		h.ageing.Reset(alarmedTick)

@@ -261,7 +261,7 @@ func (f *fileMaps) lock(s byteRange) error {
 }
 
 // lockWindowsLocked locks the pages of a range in all windows that have them, and returns those
-// where it did. The caller holds windows.mu.
+// where it did, or tried to. The caller holds windows.mu.
 func (f *fileMaps) lockWindowsLocked(s byteRange) (done []*mapping, err error) {
 	for at := s.from; at < s.to; {
 		m, err := f.mapWindowLocked(at, true)
@@ -272,13 +272,13 @@ func (f *fileMaps) lockWindowsLocked(s byteRange) (done []*mapping, err error) {
 		if at >= m.offset+limit {
 			return done, io.EOF // the file has shrunk
 		}
+		done = append(done, m) // a lock that fails may have locked some
 		if err := lockPart(m.part(s)); err != nil {
 			if info, statErr := f.stat(); statErr == nil && s.to > info.Size() {
 				return done, io.EOF
 			}
 			return done, notLocked(err)
 		}
-		done = append(done, m)
 		at = m.offset + limit
 	}
 	return done, nil

@@ -34,8 +34,7 @@ func (f *fileMaps) prefetch(s byteRange) error {
 		next := s.from + min(s.to-s.from, prefetchBytes-s.from%prefetchBytes)
 		if m := f.pinForPrefetch(s.from); m != nil {
 			next = min(next, m.offset+m.limit.Load())
-			err = f.populate(m, byteRange{s.from, next})
-			f.unpin(m)
+			err = f.populatePinned(m, byteRange{s.from, next})
 		} else {
 			err = f.readThrough(byteRange{s.from, next})
 		}
@@ -141,19 +140,31 @@ func (f *fileMaps) mapsOf(s byteRange) (maps []*mapping) {
 // pinForPrefetch returns the mapping that holds off, pinned; it makes it unless another one had to be
 // dropped for it.
 func (f *fileMaps) pinForPrefetch(off int64) *mapping {
-	w := &f.windows
-	m := w.at(off)
+	m := f.windows.at(off)
 	if m == nil || !m.holds(off) {
-		w.mu.Lock()
-		if len(w.live) < w.budget || w.size == wholeFile {
-			m, _ = f.mapWindowLocked(off, true)
-		}
-		w.mu.Unlock()
+		m = f.mapForPrefetch(off)
 	}
 	if m == nil || !m.holds(off) || !m.pin() {
 		return nil
 	}
 	return m
+}
+
+// mapForPrefetch maps the window that holds off, if there is room for it.
+func (f *fileMaps) mapForPrefetch(off int64) (m *mapping) {
+	w := &f.windows
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.live) < w.budget || w.size == wholeFile {
+		m, _ = f.mapWindowLocked(off, true)
+	}
+	return m
+}
+
+// populatePinned is populate of a map that is pinned for it.
+func (f *fileMaps) populatePinned(m *mapping, s byteRange) error {
+	defer f.unpin(m)
+	return f.populate(m, s)
 }
 
 // populate brings the pages of a range, which lies in m, into memory and into the page table. A map
@@ -226,12 +237,17 @@ func (f *fileMaps) readThrough(s byteRange) error {
 	defer readBuffers.Put(reused)
 	buffer := *reused
 	for s.from < s.to && !f.isClosed() {
-		n, err := f.file.ReadAt(buffer[:min(int64(len(buffer)), s.to-s.from)], s.from)
+		p := buffer[:min(int64(len(buffer)), s.to-s.from)]
+		n, err := f.file.ReadAt(p, s.from)
+		n = countIn(p, n)
 		if n > 0 {
-			f.learnRead(buffer[:n], s.from)
+			f.learnRead(p[:n], s.from)
 		}
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
+		case n == 0:
+			return io.ErrNoProgress
 		}
 		s.from += int64(n)
 	}

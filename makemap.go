@@ -82,7 +82,7 @@ func (f *fileMaps) mapWindowLocked(off int64, byName bool) (*mapping, error) {
 // widenLocked maps a file as a whole, in place of its windows, if there is room for that by now. The
 // caller holds windows.mu.
 func (f *fileMaps) widenLocked(info os.FileInfo) {
-	if info.Size() == 0 || f.needDescriptorLocked(info, false) != nil {
+	if f.setUnitLocked(info) != nil || f.needDescriptorLocked(info, false) != nil {
 		return
 	}
 	m, err := f.newMapping(0, info.Size(), f.mapFlags(), false)

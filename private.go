@@ -202,7 +202,7 @@ func (b *privateBytes) ownPages(l *lentMap, s byteRange) func(at int64) bool {
 	s = s.pages()
 	part := l.part(s)
 	own := make([]bool, pagesIn(int64(len(part))))
-	if system.privatePages(part, own) != nil {
+	if withoutShortage(func() error { return system.privatePages(part, own) }) != nil {
 		return func(int64) bool { return true }
 	}
 	return func(at int64) bool { return own[(at-s.from)/pageBytes] }
@@ -579,6 +579,7 @@ func (b *privateBytes) readLocked(page []byte, off int64) (int, error) {
 	if err != nil && err != io.EOF {
 		return 0, err
 	}
+	n = countIn(page, n)
 	if private := b.pages[off/pageBytes]; private != nil {
 		private.overlay(page[:n], 0)
 	}

@@ -28,8 +28,10 @@ type hiddenPages struct {
 // writes, and each page is compared.
 func (f *fileMaps) learns() bool { return sysMapsAgreeWithIO || f.compares }
 
-// showLocked lets calls be served from a new map that lookups find. The caller holds windows.mu.
+// showLocked lets calls be served from a new map that lookups find. The file is registered once more: what lets
+// beliefs end may have stopped while there was no map. The caller holds windows.mu.
 func (f *fileMaps) showLocked(m *mapping) error {
+	f.registry.register()
 	err := f.measure()
 	if err == nil && !f.learns() && f.trusted.Load() {
 		f.addResident(m, 0, pagesIn(m.limit.Load())-1)
@@ -262,17 +264,14 @@ func (f *fileMaps) agrees(m *mapping, start int64, p []byte) bool {
 	return agrees && f.mustShowSame(m, start-start%pageBytes, start) && f.mustShowSame(m, end, min(roundUp(end), m.limit.Load()))
 }
 
-// agreesWritten is agrees for bytes that the wrapped file has written. If it has written others, the
-// map is never stored to, although it may have what the file reads.
+// agreesWritten is agrees for bytes that the wrapped file has written and not read. If it has written others,
+// the map is never stored to, although it may have what the file reads.
 func (f *fileMaps) agreesWritten(m *mapping, start int64, p []byte) bool {
 	b := make([]byte, len(p))
 	if m.copyOut(b, start) != nil {
 		return false
 	}
-	if bytes.Equal(b, p) {
-		return f.agrees(m, start, p)
-	}
-	if !f.altersWrites.Swap(true) {
+	if !bytes.Equal(b, p) && !f.altersWrites.Swap(true) {
 		f.endTerm()
 	}
 	end := start + int64(len(p))

@@ -17,29 +17,32 @@ func (f *MappedFile) Read(p []byte) (n int, err error) {
 	if !f.position.owned.Load() && !f.ownsPosition() && f.position.throughFile(func() { n, err = f.readUnmapped(p) }) {
 		return n, f.wrap("read", err)
 	}
-	f.position.mu.Lock()
-	n, err = len(p), nil
-	if f.position.at > math.MaxInt64-int64(len(p)) {
-		n, err = f.readFar(p)
-	} else if !f.maps.readHot(p, f.position.at) {
-		n, err = f.readAt(p, f.position.at)
-		if n > 0 {
-			err = nil // the next Read meets it again
-		}
-	}
-	f.position.at += int64(n)
-	f.position.mu.Unlock()
+	n, err = f.read(p)
 	f.deliverFaults()
 	return n, f.wrap("read", err)
 }
 
-// readFar reads where an offset with the length of p is none. What a system says of a position there is
-// its own: the end of the file, or an error. The caller holds position.mu.
-func (f *MappedFile) readFar(p []byte) (int, error) {
-	if _, err := f.maps.file.Seek(f.position.at, io.SeekStart); err != nil {
-		return 0, err
+// read reads at the handle's own position, and moves it.
+func (f *MappedFile) read(p []byte) (n int, err error) {
+	f.position.mu.Lock()
+	defer f.position.mu.Unlock()
+	switch {
+	case f.position.at > math.MaxInt64-int64(len(p)):
+		// What a system says of a position with which the length makes no offset is its own: the end of
+		// the file, or an error.
+		if _, err = f.maps.file.Seek(f.position.at, io.SeekStart); err == nil {
+			n, err = f.maps.file.Read(p)
+			n = countIn(p, n)
+		}
+	case f.maps.readHot(p, f.position.at):
+		n = len(p)
+	default:
+		if n, err = f.readAt(p, f.position.at); n > 0 {
+			err = nil // the next Read meets it again
+		}
 	}
-	return f.maps.file.Read(p)
+	f.position.at += int64(n)
+	return n, err
 }
 
 // readUnmapped reads from the wrapped file at its own position.
@@ -61,7 +64,9 @@ func (f *MappedFile) ownsPosition() bool {
 		}
 		at, err := f.maps.file.Seek(0, io.SeekCurrent)
 		if err != nil {
-			f.maps.refuse(refuse(refusedKind, errNotRegular, true)) // a pipe
+			if !f.maps.isClosed() {
+				f.maps.refuse(refuse(refusedKind, errNotRegular, true)) // a pipe
+			}
 			return false
 		}
 		if !f.maps.tryMap(at) {
@@ -81,15 +86,15 @@ func (f *MappedFile) Write(p []byte) (n int, err error) {
 		f.position.throughFile(func() { n, err = f.writeUnmapped(p) }) {
 		return n, f.wrap("write", err)
 	}
-	f.position.mu.Lock()
 	n, err = f.write(p)
-	f.position.mu.Unlock()
 	f.deliverFaults()
 	return n, f.wrap("write", err)
 }
 
-// write writes p at the handle's own position, which the caller keeps.
+// write writes p at the handle's own position, and moves it.
 func (f *MappedFile) write(p []byte) (int, error) {
+	f.position.mu.Lock()
+	defer f.position.mu.Unlock()
 	if len(p) > 0 && (f.private != nil || f.maps.flag&os.O_APPEND == 0) {
 		n, err := f.writeAt(p, f.position.at)
 		f.position.at += int64(n)
@@ -102,7 +107,7 @@ func (f *MappedFile) write(p []byte) (int, error) {
 }
 
 // writeAtFilePosition is write for what only the wrapped file's Write does: to append, and to say
-// what a write of nothing gives.
+// what a write of nothing gives. The caller holds position.mu.
 func (f *MappedFile) writeAtFilePosition(p []byte) (int, error) {
 	if err := f.unsynced.beginWrite(); err != nil {
 		return 0, err
@@ -116,7 +121,7 @@ func (f *MappedFile) writeAtFilePosition(p []byte) (int, error) {
 	}
 	term := f.maps.beginWrite()
 	n, err := f.maps.file.Write(p)
-	if n > 0 {
+	if n = countIn(p, n); n > 0 {
 		if at, seekErr := f.maps.file.Seek(0, io.SeekCurrent); seekErr == nil {
 			f.position.at = at
 			f.maps.learnWritten(at-int64(n), p[:n], term)
@@ -138,6 +143,9 @@ func (f *MappedFile) writeUnmapped(p []byte) (int, error) {
 	f.maps.demand.note(len(p))
 	f.maps.countWrite(0)
 	n, err := f.maps.file.Write(p)
+	if f.maps.compares {
+		f.maps.forget() // others may have mapped the file; what it has written has to be compared
+	}
 	if n > 0 {
 		if f.maps.compares { // what was written, and where, is to be compared
 			f.maps.forget()

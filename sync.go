@@ -250,21 +250,25 @@ func (u *unsyncedBytes) syncRange(off, n int64) error {
 }
 
 // flush makes the file durable and moves its modification time if stores have not.
-func (u *unsyncedBytes) flush() error {
+func (u *unsyncedBytes) flush() (err error) {
 	u.settleViews()
 	u.dirty.Store(false)
 	u.maps.endTerm()
-	err := u.moveModTime()
+	done := false
+	defer func() {
+		if !done || err != nil {
+			u.maps.endTerm() // writes meanwhile have begun a new one
+			u.noteDirty()
+		}
+	}()
+	err = u.moveModTime()
 	err = join(err, u.maps.syncMaps())
 	syncErr := u.maps.file.Sync()
 	if u.stays && errors.Is(syncErr, fs.ErrPermission) {
 		syncErr = nil // Windows wants the right to write; but nothing of this handle is to be flushed
 	}
-	if err = join(err, syncErr); err != nil {
-		u.maps.endTerm() // writes meanwhile have begun a new one
-		u.noteDirty()
-	}
-	return u.maps.host.counters.flushed(err)
+	done = true // and not ended by a panic
+	return u.maps.host.counters.flushed(join(err, syncErr))
 }
 
 // flushRange flushes just the range if a ranged flush is durable here and writable maps hold

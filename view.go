@@ -323,7 +323,7 @@ func (f *fileMaps) readBatchHot(part []ReadRequest, hot *[batchPart]bool) {
 	for i := range part {
 		r := &part[i]
 		if m, start := f.hotRange(r.P, r.Off); m != nil {
-			copies[n] = guardedCopy{unsafe.Pointer(unsafe.SliceData(r.P)), m.pointer(start), len(r.P)}
+			copies[n] = guardedCopy{to: unsafe.Pointer(unsafe.SliceData(r.P)), from: m.pointer(start), n: len(r.P)}
 			reads[n] = hotRead{m, start + int64(len(r.P)), i}
 			n++
 		}
@@ -333,7 +333,7 @@ func (f *fileMaps) readBatchHot(part []ReadRequest, hot *[batchPart]bool) {
 	}
 	done, _ := copyAllGuarded(copies[:n]) // what a fault has left is read one by one
 	for k := range done {
-		if r := &part[reads[k].of]; reads[k].from.proves(r.P, reads[k].end) {
+		if r := &part[reads[k].of]; !copies[k].endsInZero || reads[k].from.reaches(reads[k].end) { // as mapping.proves
 			r.N, r.Err, hot[reads[k].of] = len(r.P), nil, true
 		}
 	}

@@ -148,6 +148,30 @@ func TestReadBatchOverlapping(t *testing.T) {
 	}
 }
 
+// Catches a read past the end of a file that was cut, whose result is told from what another read has put in its
+// buffer.
+func TestReadBatchOverlappingAtTheEnd(t *testing.T) {
+	testkit.NeedShrinking(t)
+	testkit.EachMode(t, func(t *testing.T, m testkit.Mode) {
+		size := 3*testkit.PageSize + 5
+		name := testkit.WriteFile(t, testkit.TestDir(t), "file", bytes.Repeat([]byte{1}, int(4*testkit.PageSize)))
+		file := testkit.MustOpenMapped(t, m.OverOS(t), name, os.O_RDONLY)
+		testkit.ForceMap(file)
+		for range 3 {
+			testkit.ReadAll(t, file)
+		}
+		testkit.ResizeAround(t, osfs.ToNative(name), size)
+		p := make([]byte, 20)
+		batch := []memmapfs.ReadRequest{{P: p, Off: size - 5}, {P: p[10:], Off: 100}}
+		if err := file.ReadBatch(batch); err != nil {
+			t.Error(err)
+		}
+		if batch[0].N != 5 || batch[0].Err != io.EOF || batch[1].N != 10 || batch[1].Err != nil {
+			t.Errorf("20 bytes at 5 before the end: %d, %v; 10 at 100: %d, %v", batch[0].N, batch[0].Err, batch[1].N, batch[1].Err)
+		}
+	}, testkit.Wrapped)
+}
+
 var errSector = errors.New("a bad sector")
 
 // badSector is a filesystem whose files cannot be read at some offsets, nor be mapped.

@@ -350,6 +350,30 @@ func TestTransformingAfterAWhile(t *testing.T) {
 	p.same("written")
 }
 
+// Catches bytes written at the position that are read from the map, although the file reads them as others: before
+// that write it has read what the map shows.
+func TestTransformingWrites(t *testing.T) {
+	testkit.NeedKnownPages(t)
+	upper := func(p []byte, _ int64) { copy(p, bytes.ToUpper(p)) }
+	for _, mode := range []memmapfs.MappingMode{memmapfs.ModeReadOnly, memmapfs.ModeReadWrite} {
+		size := 6 * testkit.PageSize
+		name := testkit.WriteFile(t, testkit.TestDir(t), "file", bytes.Repeat([]byte{'1'}, int(size)))
+		over := openingFiles{testkit.PlainFileSystem(t), func(file *os.File) absfs.File { return &transforming{file, upper, nothing} }}
+		p := &pair{t, testkit.MustOpen(t, over, name, os.O_RDWR),
+			testkit.MustOpenMapped(t, policy(memmapfs.MapAuto, mode).Over(t, over), name, os.O_RDWR)}
+		testkit.ForceMap(p.mapped)
+		for range 3 {
+			if _, err := p.mapped.ReadAt(make([]byte, size), 0); err != nil && err != io.EOF {
+				t.Fatal(err)
+			}
+		}
+		if n, err := p.mapped.Write([]byte("written")); n != 7 || err != nil {
+			t.Fatal(n, err)
+		}
+		p.same("after Write in " + mode.String())
+	}
+}
+
 // Catches files that are not mapped although they show what their descriptor has: of types that are known,
 // and of one that adds nothing.
 func TestTransparentFiles(t *testing.T) {
