@@ -253,7 +253,7 @@ unpack_kernel() {
 # run_here PATTERN [COMMAND...] runs the test programs in $work/tests, by the command if there is one, each
 # for at most LIMIT seconds; random sequences are few_steps long if that is set.
 run_here() {
-	local pattern=$1 name place steps started failed=() passed=0 skipped='' began=$SECONDS limit=${LIMIT:-900}
+	local pattern=$1 name place steps started failed=() passed=0 skipped='' began=$SECONDS limit=${LIMIT:-600}
 	shift
 	while read -r name place; do
 		steps=() started=$SECONDS
