@@ -478,13 +478,18 @@ func TestStoresEnd(t *testing.T) {
 // learnt beside the refusal, and one that is learnt after it, beside a new window that is trusted.
 func TestLearntBesideRefusal(t *testing.T) {
 	skipWithoutMaps(t)
-	for what, call := range map[string]func(t *testing.T, f *MappedFile){
-		"read":  func(t *testing.T, f *MappedFile) { mustReadAt(t, f, 0, 10) },
-		"write": func(t *testing.T, f *MappedFile) { mustWriteAt(t, f, []byte("ten bytes."), 0) },
+	for _, c := range []struct {
+		what     string
+		call     func(t *testing.T, f *MappedFile)
+		compared int64 // where the file is asked for what the map is compared with
+	}{
+		{"read", func(t *testing.T, f *MappedFile) { mustReadAt(t, f, 0, 10) }, 10}, // the rest of the page
+		{"write", func(t *testing.T, f *MappedFile) { mustWriteAt(t, f, []byte("ten bytes."), 0) }, 0},
 	} {
+		what, call := c.what, c.call
 		base, comparing := watched.New(), func() {}
 		base.ReadAt = func(_ int, off int64) {
-			if off == 10 { // what follows in the page
+			if off == c.compared {
 				comparing()
 			}
 		}

@@ -212,11 +212,11 @@ func (f *fileMaps) readAround(m *mapping, first, last int) bool {
 		return false
 	}
 	began := time.Now()
-	for pages := 1; pages <= chunkPages/8; pages *= 8 {
+	for pages := 1; int64(pages)*pageBytes <= mostReadAround; pages *= 8 {
 		from, to := first-first%pages, last-last%pages+pages
 		begin := time.Now()
 		err := f.readThrough(byteRange{m.offset + int64(from)*pageBytes, m.offset + min(int64(to)*pageBytes, m.limit.Load())})
-		if err != nil || time.Since(begin) > warmCall+time.Duration(to-from)*warmPage {
+		if err != nil || time.Since(begin) > warmCall+time.Duration(to-from)*warmPage*time.Duration(pageBytes)/(4<<10) {
 			break
 		}
 	}
@@ -228,8 +228,10 @@ func (f *fileMaps) readAround(m *mapping, first, last int) bool {
 // A read takes no longer where nothing waits for a disk, on a machine that is not an emulator's.
 const (
 	warmCall = 20 * time.Microsecond
-	warmPage = time.Microsecond
+	warmPage = time.Microsecond // for each 4 KiB
 )
+
+const mostReadAround = 256 << 10 // bytes
 
 // readThrough brings a range into memory by reading it through the file.
 func (f *fileMaps) readThrough(s byteRange) error {

@@ -83,8 +83,10 @@ func (b *privateBytes) refreshLocked(l *lentMap, check func(index int64, fault *
 		index, at := s.from/pageBytes, s.from-l.offset
 		base := l.base[index]
 		if fault := l.copyOut(page, at); fault != nil {
-			delete(l.base, index) // past the end of the file
-			check(index, fault)
+			delete(l.base, index) // past the end of the file, or a hole for which there is no room
+			if b.hasPrivate(index, l) {
+				check(index, fault)
+			}
 			continue
 		}
 		if base != nil && !bytes.Equal(page, base) {
@@ -115,6 +117,13 @@ func (b *privateBytes) refreshLocked(l *lentMap, check func(index int64, fault *
 			})
 		}
 	}
+}
+
+// hasPrivate reports whether a page has bytes that are not the file's, but for those stored in one map.
+func (b *privateBytes) hasPrivate(index int64, but *lentMap) bool {
+	return b.pages[index] != nil || slices.ContainsFunc(b.lent, func(l *lentMap) bool {
+		return l != but && l.isLent() && l.isStored(index*pageBytes)
+	})
 }
 
 // eachChange calls fn for each run of bytes in which two pages differ.

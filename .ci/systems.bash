@@ -250,34 +250,48 @@ unpack_kernel() {
 	[[ -s $kernel ]] || fail "$file has no kernel"
 }
 
-# run_here PATTERN [COMMAND...] runs the test programs in $work/tests, by the command if there is one, each
-# for at most LIMIT seconds; random sequences are few_steps long if that is set.
+# run_here PATTERN [COMMAND...] runs the test programs in $work/tests, two at a time, by the command if there is
+# one, each for at most LIMIT seconds; random sequences are few_steps long if that is set.
 run_here() {
-	local pattern=$1 name place steps started failed=() passed=0 skipped='' began=$SECONDS limit=${LIMIT:-900}
-	shift
+	local name place code failed=() passed=0 skipped='' began=$SECONDS
 	while read -r name place; do
-		steps=() started=$SECONDS
-		if [[ -n ${few_steps:-} ]]; then
-			within 60 "$@" "$work/tests/$name.test" -help >"$work/flags" 2>&1 || true
-			! grep -q '^  -steps' "$work/flags" || steps=(-steps "$few_steps")
-		fi
-		(cd "$place" && within "$((limit + 60))" "$@" "$work/tests/$name.test" -test.short -test.v \
-			-test.timeout "${limit}s" -test.run "$pattern" ${test_flags[@]+"${test_flags[@]}"} ${steps[@]+"${steps[@]}"}) \
-			>"$work/log" 2>&1 && code=0 || code=$?
+		while [[ $(jobs -rp | wc -l) -ge 2 ]]; do
+			wait -n || true
+		done
+		run_program "$name" "$place" "$@" &
+	done <"$work/tests/places"
+	wait
+	while read -r name place; do
+		read -r code <"$work/tests/$name.code"
 		if [[ -n ${CONSOLE:-} ]]; then
-			cat "$work/log" >>"$CONSOLE"
+			cat "$work/tests/$name.log" >>"$CONSOLE"
 		fi
 		if [[ $code != 0 ]]; then
 			failed+=("$name ($code)")
-			! stopped "$code" || failed+=("it hung, and was stopped after $((SECONDS - started)) s")
-			grep -vE "$log_noise" "$work/log" | tail -n 200
+			! stopped "$code" || failed+=('it hung or was too slow, and was stopped')
+			grep -vE "$log_noise" "$work/tests/$name.log" | tail -n 200
 		fi
-		passed=$((passed + $(grep -cE '^--- PASS' "$work/log" || true)))
-		skipped+=$(sed -nE "s/^--- SKIP: ([^ ]+).*/ \\1/p" "$work/log" | tr -d '\n')
+		passed=$((passed + $(grep -cE '^--- PASS' "$work/tests/$name.log" || true)))
+		skipped+=$(sed -nE "s/^--- SKIP: ([^ ]+).*/ \\1/p" "$work/tests/$name.log" | tr -d '\n')
 	done <"$work/tests/places"
 	[[ ${#failed[@]} == 0 ]] || fail "${failed[*]}"
 	[[ $passed -gt 0 ]] || fail 'no test was run'
 	printf 'ok: %d passed%s, %d s\n' "$passed" "${skipped:+, skipped$skipped}" "$((SECONDS - began))"
+}
+
+# run_program NAME PLACE PATTERN [COMMAND...] runs one of them. It leaves what it has printed in NAME.log, and
+# how it has ended in NAME.code.
+run_program() {
+	local name=$1 place=$2 pattern=$3 code limit=${LIMIT:-600} steps=()
+	shift 3
+	if [[ -n ${few_steps:-} ]]; then
+		within 60 "$@" "$work/tests/$name.test" -help >"$work/tests/$name.flags" 2>&1 || true
+		! grep -q '^  -steps' "$work/tests/$name.flags" || steps=(-steps "$few_steps")
+	fi
+	(cd "$place" && within "$((limit + 60))" "$@" "$work/tests/$name.test" -test.short -test.v \
+		-test.timeout "${limit}s" -test.run "$pattern" ${test_flags[@]+"${test_flags[@]}"} ${steps[@]+"${steps[@]}"}) \
+		>"$work/tests/$name.log" 2>&1 && code=0 || code=$?
+	printf '%s\n' "$code" >"$work/tests/$name.code"
 }
 
 # log_noise are the lines of -test.v that say nothing of a failure.

@@ -73,6 +73,15 @@ func ThisProgram(t testing.TB, arguments ...string) *exec.Cmd {
 	return exec.Command(executable, arguments...)
 }
 
+// Instead has a command of ThisProgram run a copy of it.
+func Instead(command *exec.Cmd, program string) {
+	if os.Getenv(emulatorVariable) != "" {
+		command.Args[1] = program
+		return
+	}
+	command.Path = program
+}
+
 // NeedMaps skips a test of maps where the package makes none.
 func NeedMaps(t testing.TB) {
 	t.Helper()

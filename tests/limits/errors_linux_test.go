@@ -33,6 +33,7 @@ func mustSay(t *testing.T, err, reason error, words ...string) {
 // TestErrorOfAnEmptyPool catches an error that sends people to the limits of maps when it is the pool of
 // huge pages that is empty.
 func TestErrorOfAnEmptyPool(t *testing.T) {
+	testkit.NotEmulated(t, "qemu knows no huge pages")
 	testkit.NeedMounts(t)
 	testkit.InChild(t, func(t *testing.T) {
 		pool, err := os.ReadFile("/proc/sys/vm/nr_hugepages")

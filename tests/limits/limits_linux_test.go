@@ -235,6 +235,7 @@ func (f *limitedFile) close(t *testing.T, when string) {
 // TestOutOfMaps catches files that stop working, errors that name no reason, and maps that survive their
 // Close, when the process may not have another mapping; and files that stay unmapped when it may again.
 func TestOutOfMaps(t *testing.T) {
+	testkit.NotEmulated(t, "qemu needs maps of its own, and hangs when there are none left")
 	testkit.InChild(t, func(t *testing.T) {
 		if testkit.RaceDetector {
 			t.Log(testkit.CannotRunMark + "the race detector ends the process when there is no mapping left for itself")

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/absfs/memmapfs/internal/testkit"
 	"golang.org/x/sys/unix"
 )
 
@@ -40,7 +41,7 @@ func asNobody(t testing.TB) func(process *exec.Cmd) {
 	program := filepath.Join(commonDir(t), "program")
 	copyFile(t, os.Args[0], program)
 	return func(process *exec.Cmd) {
-		process.Path = program
+		testkit.Instead(process, program)
 		process.Dir = "/"
 		process.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	}
