@@ -756,7 +756,7 @@ func TestOddOpensAndOffsets(t *testing.T) {
 	if r := f.maps.refuseOpened(); r == nil || !r.byName {
 		t.Errorf("access mode %d is mapped", accessMode)
 	}
-	_, f, _ = opening(t, watched.New(), Config{Mode: ModeCopyOnWrite, MapFullFile: true}, 1, os.O_RDWR)
+	mfs, f, _ := opening(t, watched.New(), Config{Mode: ModeCopyOnWrite, MapFullFile: true}, 1, os.O_RDWR)
 	for _, off := range []int64{math.MaxInt64, math.MaxInt64 - 1, math.MaxInt64 - pageBytes} {
 		if n, err := f.WriteAt(make([]byte, 2*pageBytes), off); n != 0 || !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("WriteAt %d: %d, %v", off, n, err)
@@ -767,6 +767,11 @@ func TestOddOpensAndOffsets(t *testing.T) {
 	}
 	if pages := byteRange(wholeRange).pages(); !slices.Equal([]int64{pages.from, pages.to}, []int64{0, math.MaxInt64}) {
 		t.Errorf("the pages of all bytes: %v", pages)
+	}
+	f.position.at = math.MaxInt64 - 1
+	mfs.Close() // which does not know the file, and leaves the wrapped one open
+	if n, err := f.Read(make([]byte, 10)); n != 0 || !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("Read at %d after the Close of the filesystem: %d, %v", f.position.at, n, err)
 	}
 }
 
