@@ -410,7 +410,7 @@ func withoutUnusedImports(text []byte) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		name := path.Base(file)
+		name := path.Base(strings.TrimSuffix(file, "/v2"))
 		if imported.Name != nil {
 			name = imported.Name.Name
 		}
