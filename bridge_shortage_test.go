@@ -308,6 +308,47 @@ func TestDroppedHandlesGiveSecondsBack(t *testing.T) {
 	t.Errorf("%d second descriptors of dropped handles are still counted", count()-before)
 }
 
+// Catches a file that is never mapped again because a window had to be dropped for the next one, and its second
+// descriptor with it.
+func TestWindowIsDroppedForTheBudget(t *testing.T) {
+	skipWithoutMaps(t)
+	base, err := osfs.NewFS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	native := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(native, make([]byte, 16*mapAlignment), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mfs := New(base, &Config{Mode: ModeReadWrite, SyncMode: SyncNever, WindowSize: mapAlignment})
+	defer mfs.Close()
+	file, err := mfs.OpenFile(osfs.FromNative(native), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := file.(*MappedFile)
+	reclaim := func() {
+		budget.reclaiming.Lock()
+		budget.vain = 0
+		budget.reclaiming.Unlock()
+		budget.reclaim()
+	}
+	reclaim()
+	defer hook(&budget.limits, func(limits func() (int64, int64)) func() (int64, int64) {
+		most := budget.ranges.Load() + 1
+		return func() (int64, int64) { return most, math.MaxInt64 }
+	})()
+	for i := range int64(4) {
+		if err := f.View(i*mapAlignment, 1, func([]byte) error { return nil }); err != nil {
+			t.Errorf("View of window %d, with room for one: %v", i, err)
+		}
+		reclaim()
+	}
+	if r := f.maps.refused.Load(); r != nil && sysMapsAgreeWithIO {
+		t.Errorf("the file is not mapped any more: %v", r.err)
+	}
+}
+
 // Catches pages of private maps that are all taken for stored to because no descriptor was left to ask with.
 func TestPrivatePagesAreToldInAShortage(t *testing.T) {
 	skipWithoutMaps(t)
