@@ -305,6 +305,47 @@ func TestDroppedHandlesGiveSecondsBack(t *testing.T) {
 	t.Errorf("%d second descriptors of dropped handles are still counted", count()-before)
 }
 
+// Catches a file that is never mapped again because a window had to be dropped for the next one, and its second
+// descriptor with it.
+func TestWindowIsDroppedForTheBudget(t *testing.T) {
+	skipWithoutMaps(t)
+	base, err := osfs.NewFS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	native := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(native, make([]byte, 16*mapAlignment), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mfs := New(base, &Config{Mode: ModeReadWrite, SyncMode: SyncNever, WindowSize: mapAlignment})
+	defer mfs.Close()
+	file, err := mfs.OpenFile(osfs.FromNative(native), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := file.(*MappedFile)
+	reclaim := func() {
+		budget.reclaiming.Lock()
+		budget.vain = 0
+		budget.reclaiming.Unlock()
+		budget.reclaim()
+	}
+	reclaim()
+	defer hook(&budget.limits, func(limits func() (int64, int64)) func() (int64, int64) {
+		most := budget.ranges.Load() + 1
+		return func() (int64, int64) { return most, math.MaxInt64 }
+	})()
+	for i := range int64(4) {
+		if err := f.View(i*mapAlignment, 1, func([]byte) error { return nil }); err != nil {
+			t.Errorf("View of window %d, with room for one: %v", i, err)
+		}
+		reclaim()
+	}
+	if r := f.maps.refused.Load(); r != nil && sysMapsAgreeWithIO {
+		t.Errorf("the file is not mapped any more: %v", r.err)
+	}
+}
+
 // Catches pages of private maps that are all taken for stored to because no descriptor was left to ask with.
 func TestPrivatePagesAreToldInAShortage(t *testing.T) {
 	skipWithoutMaps(t)
@@ -792,7 +833,7 @@ func TestOddOpensAndOffsets(t *testing.T) {
 	if r := f.maps.refuseOpened(); r == nil || !r.byName {
 		t.Errorf("access mode %d is mapped", accessMode)
 	}
-	_, f, _ = opening(t, watched.New(), Config{Mode: ModeCopyOnWrite, MapFullFile: true}, 1, os.O_RDWR)
+	mfs, f, _ := opening(t, watched.New(), Config{Mode: ModeCopyOnWrite, MapFullFile: true}, 1, os.O_RDWR)
 	for _, off := range []int64{math.MaxInt64, math.MaxInt64 - 1, math.MaxInt64 - pageBytes} {
 		if n, err := f.WriteAt(make([]byte, 2*pageBytes), off); n != 0 || !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("WriteAt %d: %d, %v", off, n, err)
@@ -803,6 +844,11 @@ func TestOddOpensAndOffsets(t *testing.T) {
 	}
 	if pages := byteRange(wholeRange).pages(); !slices.Equal([]int64{pages.from, pages.to}, []int64{0, math.MaxInt64}) {
 		t.Errorf("the pages of all bytes: %v", pages)
+	}
+	f.position.at = math.MaxInt64 - 1
+	mfs.Close() // which does not know the file, and leaves the wrapped one open
+	if n, err := f.Read(make([]byte, 10)); n != 0 || !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("Read at %d after the Close of the filesystem: %d, %v", f.position.at, n, err)
 	}
 }
 

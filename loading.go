@@ -352,13 +352,13 @@ func (f *fileMaps) withDescriptor(write bool, fn func(d *descriptor) error) erro
 	return join(fn(d), d.close())
 }
 
-// onDescriptorLocked calls fn with the number of the descriptor, which is found again if it was given back
-// meanwhile for somebody else's open. The caller holds windows.mu.
+// onDescriptorLocked calls fn with the number of the descriptor, which is found again if it was dropped, or
+// given back for somebody else's open, since it was found. The caller holds windows.mu.
 func (f *fileMaps) onDescriptorLocked(fn func(fd uintptr) error) error {
 	for {
 		d := f.descriptor.Load()
 		err := d.do(fn)
-		if !errors.Is(err, fs.ErrClosed) || !d.isClosed() || f.isClosed() {
+		if d != nil && (!errors.Is(err, fs.ErrClosed) || !d.isClosed() || f.isClosed()) {
 			return err
 		}
 		info, err := f.stat()

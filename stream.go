@@ -30,6 +30,9 @@ func (f *MappedFile) read(p []byte) (n int, err error) {
 	case f.position.at > math.MaxInt64-int64(len(p)):
 		// What a system says of a position with which the length makes no offset is its own: the end of
 		// the file, or an error.
+		if f.maps.isClosed() {
+			return 0, fs.ErrClosed
+		}
 		if _, err = f.maps.file.Seek(f.position.at, io.SeekStart); err == nil {
 			n, err = f.maps.file.Read(p)
 			n = countIn(p, n)

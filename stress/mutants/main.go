@@ -83,6 +83,7 @@ var wrongOrders = []mutant{
 	{"fileMaps.endTerm empty", "fileMaps.endTerm", empty},
 	{"fileMaps.learnWritten in any term", "fileMaps.learnWritten", replacing("f.term == term", "true")},
 	{"fileMaps.hide empty", "fileMaps.hide", empty},
+	{"fileMaps.onDescriptorLocked tries once", "fileMaps.onDescriptorLocked", replacing("errors.Is(err, fs.ErrClosed)", "false")},
 	{"fileMaps.widenLocked empty", "fileMaps.widenLocked", empty},
 	{"mapping.reaches without proof", "mapping.reaches", withBody(`return true`)},
 	{"mapping.proves without proof", "mapping.proves", withBody(`return true`)},
@@ -90,9 +91,11 @@ var wrongOrders = []mutant{
 	{"mapping.release under a View", "mapping.release", replacing("m.pins > 0", "false")},
 	{"openFile.hold does not", "openFile.hold", withBody(`return fn()`)},
 	{"privateBytes.overlay after the end", "privateBytes.overlay", replacing("b.ended", "false")},
+	{"privateBytes.makeRoomLocked empty", "privateBytes.makeRoomLocked", empty},
 	{"privateBytes.mirrorLocked of all pages", "privateBytes.mirrorLocked", replacing("!own(at)", "!own(at) && false")},
 	{"unsyncedBytes.flushAtClose without its lock", "unsyncedBytes.flushAtClose", without("u.flushing.Lock()", "defer u.flushing.Unlock()")},
 	{"unsyncedBytes.settleViews empty", "unsyncedBytes.settleViews", empty},
+	{"unsyncedBytes.settleViews without its lock", "unsyncedBytes.settleViews", without("u.settling.Lock()", "defer u.settling.Unlock()")},
 	{"unsyncedBytes.timeWasSet empty", "unsyncedBytes.timeWasSet", empty},
 	{"unsyncedBytes.mayBeWrittenBack empty", "unsyncedBytes.mayBeWrittenBack", empty},
 	{"writesUnderWay.wait empty", "writesUnderWay.wait", empty},
@@ -407,7 +410,7 @@ func withoutUnusedImports(text []byte) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		name := path.Base(file)
+		name := path.Base(strings.TrimSuffix(file, "/v2"))
 		if imported.Name != nil {
 			name = imported.Name.Name
 		}
