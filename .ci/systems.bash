@@ -5,7 +5,7 @@
 # What a script reads from its environment:
 #   WHOLE=1    all tests, not the chosen ones
 #   RUN=REGEX  these tests, as -test.run takes them
-#   TOTAL      how many seconds all of the script may take: half an hour, or six with WHOLE
+#   TOTAL      how many seconds all of the script may take: half an hour, or six hours with WHOLE
 #   LIMIT      how many an emulated machine or a test program may take of these
 #   NOT_RUN    a file to which a skipped script adds a line, which .ci/run prints at its end
 #

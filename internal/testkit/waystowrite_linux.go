@@ -289,8 +289,11 @@ func (way WayToWrite) writeOnce(t *testing.T, fileSystem *memmapfs.MemMapFS, fil
 		return stats.WritesCold + stats.WritesPastEnd + stats.WritesUnmapped + stats.WritesFlushed
 	}
 	way.prepare(t, file, fileContent)
-	before := throughFile()
+	before, flushes := throughFile(), fileSystem.Stats().Flushes
 	what := way.write(t, file, fileContent)
+	if fileSystem.Stats().Flushes != flushes { // one in the background, after which the first write goes to the file
+		return what
+	}
 	if mayStore && storesThroughMap(file) && throughFile() != before {
 		t.Error("nothing was stored through the map: the test does not test what it says")
 	}
