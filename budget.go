@@ -222,30 +222,37 @@ var costs machineCosts
 type machineCosts struct {
 	call   movingCost // a short read or write through a file, of what is in memory
 	touch  movingCost // the first touch of a page of a map that is in memory
-	make   movingCost // making a map
+	make   movingCost // making a map, and finding out whether it may be made
 	revoke movingCost // taking it away
+	unmap  movingCost // giving its addresses back, later
 }
 
 func init() {
 	// Until something was measured a touch is worth a call.
 	costs.call.value.Store(500)
 	costs.touch.value.Store(500)
-	costs.make.value.Store(unmeasuredMap * 3 / 5)
-	costs.revoke.value.Store(unmeasuredMap * 2 / 5)
+	costs.make.value.Store(unmeasuredMap)
 }
 
 // unmeasuredMap is what a map is taken to cost, in nanoseconds, until a few were made.
 const unmeasuredMap = 10_000
 
+// longestTimedMap is the length of the longest map of which the end is timed, in bytes: how long it takes grows
+// with the pages that were touched, and what those of a large map have saved is much more.
+const longestTimedMap = 4 << 20
+
 // mapping returns the cost of a map. One that was held up while it was made does not keep others from being
 // made: it would be believed for ever in a program whose files are open for a short while each.
 func (c *machineCosts) mapping() int64 {
-	cost := c.make.load() + c.revoke.load()
+	cost := c.make.load() + c.revoke.load() + c.unmap.load()
 	if min(c.make.samples.Load(), c.revoke.samples.Load()) < firstSamples {
 		return min(cost, unmeasuredMap)
 	}
 	return cost
 }
+
+// firstMap returns the cost of a map with the first touches that follow.
+func (c *machineCosts) firstMap() int64 { return c.mapping() + freeTouches*c.touch.load() }
 
 // touchesAreDear reports whether a first touch costs more than a call.
 func (c *machineCosts) touchesAreDear() bool { return c.touch.load() > c.call.load() }

@@ -16,7 +16,7 @@ type demand struct {
 	calls    atomic.Int64
 	spent    atomic.Int64 // nanoseconds, on what a map would have saved of these calls, by estimate
 	bytes    atomic.Int64 // of these calls
-	spentDue atomic.Int64 // when so much was spent a map is tried; 0 stands for the cost of a map
+	spentDue atomic.Int64 // when so much was spent a map is tried; 0 stands for the cost of a first map
 	bytesDue atomic.Int64 // or when so many bytes were read and bytesBeforeSize more
 	touches  atomic.Int64 // first touches of maps made by demand that were dear
 }
@@ -24,6 +24,8 @@ type demand struct {
 const (
 	bytesBeforeSize = 1 << 20 // of calls, before the file is asked for its size
 	callsPerWindow  = 8       // in so many calls one that misses a window looks for what to do
+	trialShare      = 4       // a map may be tried when one part in so many of its cost was spent
+	mapTrialsEvery  = 2048    // by one call in so many
 )
 
 // note counts a call of n bytes, and says whether to time it. A call that is as long as what one page
@@ -42,11 +44,16 @@ func (d *demand) due() bool {
 
 // callsDue reports whether it is short calls that a map would pay for.
 func (d *demand) callsDue() bool {
-	due := d.spentDue.Load()
+	spent, due := d.spent.Load(), d.spentDue.Load()
 	if due == 0 {
-		due = costs.mapping()
+		due = costs.firstMap()
+		if spent < due && spent >= due/trialShare && costs.make.passed.Add(1)%mapTrialsEvery == 0 {
+			// Of files that are open for a short while each no map might ever be made, nor measured, again.
+			d.spentDue.CompareAndSwap(0, spent)
+			return true
+		}
 	}
-	return d.spent.Load() >= due
+	return spent >= due
 }
 
 // postpone has the next map tried after so many nanoseconds more, or after so many bytes.
@@ -57,7 +64,7 @@ func (d *demand) postpone(spent, bytes int64) {
 
 // postponeTwice has it tried when as much as so far was spent, or read, again.
 func (d *demand) postponeTwice() {
-	d.postpone(max(d.spent.Load(), costs.mapping()), max(d.bytes.Load(), bytesBeforeSize))
+	d.postpone(max(d.spent.Load(), costs.firstMap()), max(d.bytes.Load(), bytesBeforeSize))
 }
 
 // postponeWindow has the next window looked for soon.

@@ -38,7 +38,11 @@ func (f *fileMaps) tryMap(off int64) bool {
 		f.demand.postponeWindow()
 		return false
 	}
+	began := time.Now()
 	_, err := f.mapWindowLocked(off, false)
+	if err == nil {
+		costs.make.note(time.Since(began))
+	}
 	if w.size == wholeFile || err != nil {
 		f.demand.postponeTwice()
 	} else {
@@ -248,11 +252,8 @@ func (f *fileMaps) newMapping(offset, length int64, flags int, byName bool) (*ma
 		return nil, notMapped(errTooLarge)
 	}
 	pages := (length + unit - 1) / unit * unit
-	began := time.Now()
 	data, err := f.mapBytes(offset, pages, flags)
-	if err == nil {
-		costs.make.note(time.Since(began))
-	} else if sysIsShortage(err) {
+	if sysIsShortage(err) {
 		if byName {
 			budget.reclaim()
 			data, err = f.mapBytes(offset, pages, flags)

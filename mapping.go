@@ -285,7 +285,9 @@ func (m *mapping) revokeLocked() error {
 	}
 	began := time.Now()
 	held, revokeErr := system.revoke(m.data)
-	costs.revoke.note(time.Since(began))
+	if len(m.data) <= longestTimedMap {
+		costs.revoke.note(time.Since(began))
+	}
 	if revokeErr != nil {
 		m.limit.Store(0) // the file stays mapped for a while, but no call uses it
 	}
@@ -348,7 +350,11 @@ func giveBack(r *mapLife) {
 	case state == mapLost:
 		budget.give(int64(r.length))
 	case !r.exposed.Load():
+		began := time.Now()
 		system.unmap(bytesAt(r.start, r.length))
+		if r.length <= longestTimedMap {
+			costs.unmap.note(time.Since(began))
+		}
 		budget.give(int64(r.length))
 	case state == mapRevoked:
 		system.revoke(bytesAt(r.start, r.length))
