@@ -1,7 +1,9 @@
 package memmapfs
 
 import (
+	"errors"
 	"math"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -53,3 +55,13 @@ func sysFilesystem(fd uintptr) (kind int, name string, err error) {
 	}
 	return filesystemOnePage, "a local filesystem", nil
 }
+
+// What there is to sleep on a word is undocumented here, or not to be had without a C library.
+
+const sysSleepsOnWords = false
+
+func sysSleepOnWord(word *uint32, value uint32, longest time.Duration) error {
+	return errors.ErrUnsupported
+}
+
+func sysWakeWord(word *uint32, n int32) (woken int, err error) { return 0, errors.ErrUnsupported }

@@ -2,7 +2,10 @@
 
 package memmapfs
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // sysFilesystem says nothing: no manual page of these systems promises that maps and calls agree, and
 // msync(2) of NetBSD warns that they may not.
@@ -19,3 +22,13 @@ func sysReadAhead(fd uintptr, offset, length int64) error { return errors.ErrUns
 func sysPunchHole(fd uintptr, offset, length int64) error { return errors.ErrUnsupported }
 
 func sysNoCache(fd uintptr) error { return errors.ErrUnsupported }
+
+// What there is to sleep on a word is undocumented here, or not to be had without a C library.
+
+const sysSleepsOnWords = false
+
+func sysSleepOnWord(word *uint32, value uint32, longest time.Duration) error {
+	return errors.ErrUnsupported
+}
+
+func sysWakeWord(word *uint32, n int32) (woken int, err error) { return 0, errors.ErrUnsupported }

@@ -1,9 +1,8 @@
-//go:build dragonfly || freebsd
-
 package memmapfs
 
 import (
 	"errors"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,3 +28,13 @@ func sysReadAhead(fd uintptr, offset, length int64) error { return errors.ErrUns
 func sysPunchHole(fd uintptr, offset, length int64) error { return errors.ErrUnsupported }
 
 func sysNoCache(fd uintptr) error { return errors.ErrUnsupported }
+
+// What there is to sleep on a word is undocumented here, or not to be had without a C library.
+
+const sysSleepsOnWords = false
+
+func sysSleepOnWord(word *uint32, value uint32, longest time.Duration) error {
+	return errors.ErrUnsupported
+}
+
+func sysWakeWord(word *uint32, n int32) (woken int, err error) { return 0, errors.ErrUnsupported }
