@@ -251,9 +251,6 @@ func (c *machineCosts) mapping() int64 {
 	return cost
 }
 
-// firstMap returns the cost of a map with the first touches that follow.
-func (c *machineCosts) firstMap() int64 { return c.mapping() + freeTouches*c.touch.load() }
-
 // touchesAreDear reports whether a first touch costs more than a call.
 func (c *machineCosts) touchesAreDear() bool { return c.touch.load() > c.call.load() }
 

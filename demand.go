@@ -46,7 +46,7 @@ func (d *demand) due() bool {
 func (d *demand) callsDue() bool {
 	spent, due := d.spent.Load(), d.spentDue.Load()
 	if due == 0 {
-		due = costs.firstMap()
+		due = firstMapCost()
 		if spent < due && spent >= due/trialShare && costs.make.passed.Add(1)%mapTrialsEvery == 0 {
 			// Of files that are open for a short while each no map might ever be made, nor measured, again.
 			d.spentDue.CompareAndSwap(0, spent)
@@ -56,6 +56,9 @@ func (d *demand) callsDue() bool {
 	return spent >= due
 }
 
+// firstMapCost returns the cost of a map with the first touches that follow, in nanoseconds.
+func firstMapCost() int64 { return costs.mapping() + freeTouches*costs.touch.load() }
+
 // postpone has the next map tried after so many nanoseconds more, or after so many bytes.
 func (d *demand) postpone(spent, bytes int64) {
 	d.spentDue.Store(d.spent.Load() + max(spent, 1))
@@ -64,7 +67,7 @@ func (d *demand) postpone(spent, bytes int64) {
 
 // postponeTwice has it tried when as much as so far was spent, or read, again.
 func (d *demand) postponeTwice() {
-	d.postpone(max(d.spent.Load(), costs.firstMap()), max(d.bytes.Load(), bytesBeforeSize))
+	d.postpone(max(d.spent.Load(), firstMapCost()), max(d.bytes.Load(), bytesBeforeSize))
 }
 
 // postponeWindow has the next window looked for soon.
