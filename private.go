@@ -43,6 +43,7 @@ type lentMap struct {
 	info    os.FileInfo      // of the file, before it was made
 	stale   bool             // nobody else gets it: private bytes may be missing there, or see fileMaps.isStale
 	base    map[int64][]byte // what was copied into its pages, by page of the file
+	seen    os.FileInfo      // of the file, when all was brought up to date last, of a map that stands apart
 }
 
 // isLent reports whether anybody may store into the map.
@@ -197,7 +198,7 @@ func (b *privateBytes) overlayLent(l *lentMap, p []byte, off int64) {
 // offset. Where the system does not say so, all are taken to be, or those that differ from their base.
 func (b *privateBytes) ownPages(l *lentMap, s byteRange) func(at int64) bool {
 	if standApart() {
-		return l.isStored
+		return func(at int64) bool { return b.isStored(l, at) }
 	}
 	s = s.pages()
 	part := l.part(s)

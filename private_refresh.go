@@ -3,6 +3,7 @@ package memmapfs
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"sync"
@@ -65,13 +66,27 @@ var errTooLargeApart = fmt.Errorf("%w: this system does not tell which pages of 
 	"at most 64 MiB of it are lent (use View with a shorter range, or windows)", ErrNotMapped)
 
 // isStored reports whether the page at an offset, of a map that stands apart, was stored to.
-func (l *lentMap) isStored(at int64) bool {
+func (b *privateBytes) isStored(l *lentMap, at int64) bool {
 	base := l.base[at/pageBytes]
 	if base == nil {
 		return false
 	}
 	now := make([]byte, pageBytes)
-	return l.copyOut(now, at-at%pageBytes-l.offset) == nil && !bytes.Equal(now, base)
+	return l.copyOut(now, at-at%pageBytes-l.offset) == nil && !bytes.Equal(now, base) && !b.wasCut(l, now, at/pageBytes)
+}
+
+// wasCut reports whether a page, which shows the bytes of now, was taken away by a truncation: it shows what the
+// file has, and somebody has changed the file.
+func (b *privateBytes) wasCut(l *lentMap, now []byte, index int64) bool {
+	info, err := b.maps.stat()
+	if err != nil || l.seen == nil || sysChangeTime(info.Sys()) == sysChangeTime(l.seen.Sys()) {
+		return false
+	}
+	page := make([]byte, pageBytes)
+	if _, err := b.maps.file.ReadAt(page, index*pageBytes); err != nil && err != io.EOF {
+		return false
+	}
+	return bytes.Equal(page, now)
 }
 
 // refreshLocked has the pages of a map that stands apart, those that were not stored to, show what
@@ -79,6 +94,10 @@ func (l *lentMap) isStored(at int64) bool {
 // storing beside them.
 func (b *privateBytes) refreshLocked(l *lentMap, check func(index int64, fault *caughtPanic)) {
 	page := make([]byte, pageBytes)
+	seen, err := b.maps.stat()
+	if err == nil {
+		defer func() { l.seen = seen }()
+	}
 	for s := l.byteRange(); s.from < s.to; s.from += pageBytes {
 		index, at := s.from/pageBytes, s.from-l.offset
 		base := l.base[index]
@@ -90,7 +109,10 @@ func (b *privateBytes) refreshLocked(l *lentMap, check func(index int64, fault *
 			continue
 		}
 		if base != nil && !bytes.Equal(page, base) {
-			continue
+			if !b.wasCut(l, page, index) {
+				continue
+			}
+			base = nil
 		}
 		clear(page)
 		n, err := b.readLocked(page, s.from)
@@ -122,7 +144,7 @@ func (b *privateBytes) refreshLocked(l *lentMap, check func(index int64, fault *
 // hasPrivate reports whether a page has bytes that are not the file's, but for those stored in one map.
 func (b *privateBytes) hasPrivate(index int64, but *lentMap) bool {
 	return b.pages[index] != nil || slices.ContainsFunc(b.lent, func(l *lentMap) bool {
-		return l != but && l.isLent() && l.isStored(index*pageBytes)
+		return l != but && l.isLent() && b.isStored(l, index*pageBytes)
 	})
 }
 

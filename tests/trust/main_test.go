@@ -91,16 +91,20 @@ func (p *pair) sameToEnd(when string) {
 // counts those that are not.
 func mustServe(t testing.TB, fileSystem absfs.FileSystem, file *memmapfs.MappedFile, served bool) {
 	t.Helper()
-	stats := fileSystem.(*memmapfs.MemMapFS).Stats
-	b := make([]byte, 8)
-	before := stats()
-	for range rounds {
-		if _, err := file.ReadAt(b, 100); err != nil {
-			t.Fatal(err)
+	readsThrough := func(n int) int64 {
+		t.Helper()
+		before := fileSystem.(*memmapfs.MemMapFS).Stats()
+		for range n {
+			if _, err := file.ReadAt(make([]byte, 8), 100); err != nil {
+				t.Fatal(err)
+			}
 		}
+		after := fileSystem.(*memmapfs.MemMapFS).Stats()
+		return after.ReadsCold + after.ReadsPastEnd + after.ReadsUnmapped - before.ReadsCold - before.ReadsPastEnd - before.ReadsUnmapped
 	}
-	after := stats()
-	through := after.ReadsCold + after.ReadsPastEnd + after.ReadsUnmapped - before.ReadsCold - before.ReadsPastEnd - before.ReadsUnmapped
+	for tries := 0; served && tries < 10_000 && readsThrough(1) > 0; tries++ { // where first touches are dear, they pay late
+	}
+	through := readsThrough(rounds)
 	if served && through > 0 || !served && through != rounds {
 		t.Errorf("%d of %d reads went to the file, served from a map is to be %v; MappingError: %v", through, rounds, served, file.MappingError())
 	}

@@ -161,7 +161,7 @@ func TestPrivateMapAfterACut(t *testing.T) {
 	resize(t, osfs.ToNative(name), 0)
 	rewrite(t, osfs.ToNative(name), data)
 	lent = file.Data()
-	if got := lent[2*testkit.PageSize:][:7]; string(got) != "written" && !testkit.PrivateMapsStray() { // see docs/SYSTEMS.md
+	if got := lent[2*testkit.PageSize:][:7]; string(got) != "written" {
 		t.Errorf("what a call has written does not come back: %q", got)
 	}
 	testkit.MustEqual(t, "Data and calls", lent, testkit.ReadAll(t, file))

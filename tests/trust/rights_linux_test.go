@@ -71,7 +71,9 @@ func checkRightsGivenUp(t *testing.T, dir string, giveUp func()) {
 			t.Errorf("%s: MappingError: %v, want fs.ErrPermission", m.Name, err)
 		}
 		early[i].same(m.Name + ": mapped before")
-		if seen, err := viewAll(early[i].mapped, int(testkit.PageSize)); err != nil {
+		if seen, err := viewAll(early[i].mapped, int(testkit.PageSize)); m.CopyOnWrite() && testkit.PrivateMapsStray() {
+			// Each View has a map of its own there.
+		} else if err != nil {
 			t.Errorf("%s: View of what was mapped before: %v", m.Name, err)
 		} else {
 			testkit.MustEqual(t, m.Name+": View of what was mapped before", seen, data[:testkit.PageSize])
