@@ -122,7 +122,7 @@ func (p MappingPolicy) String() string {
 //	MapFullFile     false                       where files are mapped and the addresses suffice
 //	WindowSize      1 GiB             bytes     where files are mapped, without MapFullFile
 //	MaxWindows      64                windows   where files are mapped, without MapFullFile
-//	RequireMapping  false                       all systems; without maps every open fails
+//	RequireMapping  false                       all systems; see its comment
 //	ColdReads       false                       where files are mapped, but on Windows
 //	Preload         false                       where files are mapped; the system chooses how much
 //	PreloadAsync    false                       where files are mapped

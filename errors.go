@@ -12,8 +12,9 @@ import (
 // test for them with errors.Is.
 var (
 	// ErrNotMapped reports that an operation needs a map and the file has none and
-	// cannot get one: it has no descriptor (memfs), is empty, is not a regular
-	// file, shows other bytes than its descriptor, or its filesystem refuses maps.
+	// cannot get one: it has no descriptor (memfs), is not a regular file, shows other
+	// bytes than its descriptor, or its filesystem refuses maps. Empty files have no
+	// map either; what asks for bytes of one reports io.EOF.
 	// The rest of the error's text says which, and what to try. In MappingError it also
 	// says that no call is served from a map.
 	ErrNotMapped error = &sentinel{"file is not memory-mapped", errors.ErrUnsupported}
@@ -33,8 +34,9 @@ var (
 	ErrWriteToReadOnlyMap error = &sentinel{"cannot write to read-only mapping", fs.ErrPermission}
 
 	// ErrSIGBUS reports an access fault in mapped memory: the file was truncated,
-	// its disk is full or failed, or the mapping was taken away by Close.
-	ErrSIGBUS error = &sentinel{"fault in mapped memory: the file was truncated, or its disk failed or is full", nil}
+	// its disk is full or failed, the mapping was taken away by Close, or bytes that
+	// may only be read were stored to.
+	ErrSIGBUS error = &sentinel{"fault in mapped memory: the file was truncated, its disk failed or is full, or the bytes may only be read", nil}
 )
 
 // errCopyOnWriteSize refuses what would change the size of a copy-on-write file.

@@ -293,13 +293,13 @@ func sequentialReaders(w *workspace, from []library, length, size int64) ([]cont
 }
 
 func windowedRandomReadAt(length int, size int64, g goals) row {
-	return row{name: fmt.Sprintf("windows: random ReadAt %s of %s", sizeName(int64(length)), sizeName(size)), goals: g, setup: func(w *workspace) ([]contestant, error) {
+	return row{name: fmt.Sprintf("map windows: random ReadAt %s of %s", sizeName(int64(length)), sizeName(size)), goals: g, setup: func(w *workspace) ([]contestant, error) {
 		return randomReaders(w, w.libraries.windowed, length, size, 1)
 	}}
 }
 
 func windowedSequentialRead(length, size int64, g goals) row {
-	return row{name: fmt.Sprintf("windows: sequential Read %s", sizeName(length)), goals: g, setup: func(w *workspace) ([]contestant, error) {
+	return row{name: fmt.Sprintf("map windows: sequential Read %s", sizeName(length)), goals: g, setup: func(w *workspace) ([]contestant, error) {
 		return sequentialReaders(w, w.libraries.windowed, length, size)
 	}}
 }
