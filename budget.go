@@ -230,25 +230,23 @@ type machineCosts struct {
 func init() {
 	// Until something was measured a touch is worth a call.
 	costs.call.value.Store(500)
-	costs.touch.value.Store(500)
+	costs.touch.value.Store(unmeasuredTouch)
 	costs.make.value.Store(unmeasuredMap)
 }
 
-// unmeasuredMap is what a map is taken to cost, in nanoseconds, until a few were made.
-const unmeasuredMap = 10_000
+// What a map and the first touch of a page are taken to cost, in nanoseconds, until a few were measured.
+const (
+	unmeasuredMap   = 10_000
+	unmeasuredTouch = 500
+)
 
 // longestTimedMap is the length of the longest map of which the end is timed, in bytes: how long it takes grows
 // with the pages that were touched, and what those of a large map have saved is much more.
 const longestTimedMap = 4 << 20
 
-// mapping returns the cost of a map. One that was held up while it was made does not keep others from being
-// made: it would be believed for ever in a program whose files are open for a short while each.
+// mapping returns the cost of a map.
 func (c *machineCosts) mapping() int64 {
-	cost := c.make.load() + c.revoke.load() + c.unmap.load()
-	if min(c.make.samples.Load(), c.revoke.samples.Load()) < firstSamples {
-		return min(cost, unmeasuredMap)
-	}
-	return cost
+	return c.make.believed(unmeasuredMap) + c.revoke.believed(unmeasuredMap) + c.unmap.believed(unmeasuredMap)
 }
 
 // touchesAreDear reports whether a first touch costs more than a call.
@@ -277,6 +275,16 @@ const (
 )
 
 func (c *movingCost) load() int64 { return c.value.Load() }
+
+// believed is load, but no more than usual until a few were measured: one that was held up does not keep others
+// from being done, and measured. It would be believed for ever.
+func (c *movingCost) believed(usual int64) int64 {
+	cost := c.load()
+	if c.samples.Load() < firstSamples {
+		return min(cost, usual)
+	}
+	return cost
+}
 
 // wantsSample reports whether to measure the next one: the first few, and then one in 64.
 func (c *movingCost) wantsSample() bool {

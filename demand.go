@@ -22,10 +22,10 @@ type demand struct {
 }
 
 const (
-	bytesBeforeSize = 1 << 20 // of calls, before the file is asked for its size
-	callsPerWindow  = 8       // in so many calls one that misses a window looks for what to do
-	trialShare      = 4       // a map may be tried when one part in so many of its cost was spent
-	mapTrialsEvery  = 2048    // by one call in so many
+	bytesBeforeSize  = 1 << 20 // of calls, before the file is asked for its size
+	callsPerWindow   = 8       // in so many calls one that misses a window looks for what to do
+	callsBeforeTrial = 16      // of a file, before a map of it is tried that is not due
+	mapTrialsEvery   = 2048    // one call in so many tries one
 )
 
 // note counts a call of n bytes, and says whether to time it. A call that is as long as what one page
@@ -47,7 +47,7 @@ func (d *demand) callsDue() bool {
 	spent, due := d.spent.Load(), d.spentDue.Load()
 	if due == 0 {
 		due = firstMapCost()
-		if spent < due && spent >= due/trialShare && costs.make.passed.Add(1)%mapTrialsEvery == 0 {
+		if spent < due && d.calls.Load() >= callsBeforeTrial && costs.make.passed.Add(1)%mapTrialsEvery == 0 {
 			// Of files that are open for a short while each no map might ever be made, nor measured, again.
 			d.spentDue.CompareAndSwap(0, spent)
 			return true
@@ -57,7 +57,7 @@ func (d *demand) callsDue() bool {
 }
 
 // firstMapCost returns the cost of a map with the first touches that follow, in nanoseconds.
-func firstMapCost() int64 { return costs.mapping() + freeTouches*costs.touch.load() }
+func firstMapCost() int64 { return costs.mapping() + freeTouches*costs.touch.believed(unmeasuredTouch) }
 
 // postpone has the next map tried after so many nanoseconds more, or after so many bytes.
 func (d *demand) postpone(spent, bytes int64) {
