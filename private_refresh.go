@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 	"unsafe"
 )
 
@@ -76,10 +77,14 @@ func (b *privateBytes) isStored(l *lentMap, at int64) bool {
 }
 
 // wasCut reports whether a page, which shows the bytes of now, was taken away by a truncation: it shows what the
-// file has, and somebody has changed the file.
+// file has, and somebody has changed the file, or may have where its times are in whole seconds (qemu).
 func (b *privateBytes) wasCut(l *lentMap, now []byte, index int64) bool {
 	info, err := b.maps.stat()
-	if err != nil || l.seen == nil || sysChangeTime(info.Sys()) == sysChangeTime(l.seen.Sys()) {
+	if err != nil || l.seen == nil {
+		return false
+	}
+	changed := sysChangeTime(info.Sys())
+	if changed == sysChangeTime(l.seen.Sys()) && changed%int64(time.Second) != 0 {
 		return false
 	}
 	page := make([]byte, pageBytes)

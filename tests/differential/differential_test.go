@@ -399,6 +399,13 @@ func (s *operationSequence) sameError(h *handle, what string, got, want result) 
 	return gotClass == wantClass
 }
 
+// bringUpToDate has the slice that is held show what the file is now, where it does not by itself.
+func (s *operationSequence) bringUpToDate(h *handle) {
+	if h.private != nil && testkit.PrivateMapsStray() && s.size(h) > h.heldAt {
+		h.mapped().View(h.heldAt, 1, func([]byte) error { return nil })
+	}
+}
+
 // compareState compares position and size, and the content of the slice that is held.
 func (s *operationSequence) compareState(h *handle) {
 	if h.closed {
@@ -409,9 +416,7 @@ func (s *operationSequence) compareState(h *handle) {
 	s.compare(h, "position", result{n: position, err: err}, result{n: wantPosition, err: wantErr})
 	s.stat(h, 0)
 	if h.held != nil {
-		if h.private != nil && testkit.PrivateMapsStray() && s.size(h) > h.heldAt {
-			h.mapped().View(h.heldAt, 1, func([]byte) error { return nil }) // brings it up to date
-		}
+		s.bringUpToDate(h)
 		want := s.content(h)[h.heldAt:]
 		if difference := testkit.FirstDifference(h.held, want[:len(h.held)]); difference != "" {
 			s.fail("slot %d: slice that Data gave of the file from %d on: %s", s.slot(h), h.heldAt, difference)
@@ -904,6 +909,7 @@ func (s *operationSequence) storeThroughData(h *handle, slot int) {
 	if !s.mayWrite(h, h.heldAt+at, len(p)) {
 		return
 	}
+	s.bringUpToDate(h)
 	s.note("slot %d: store %d at %d through Data", slot, len(p), h.heldAt+at)
 	copy(h.held[at:], p)
 	s.storeInTwin(h, p, h.heldAt+at)
