@@ -43,6 +43,7 @@ type lentMap struct {
 	info    os.FileInfo      // of the file, before it was made
 	stale   bool             // nobody else gets it: private bytes may be missing there, or see fileMaps.isStale
 	base    map[int64][]byte // what was copied into its pages, by page of the file
+	stored  bool             // a View that has ended has stored there
 	seen    os.FileInfo      // of the file, when all was brought up to date last, of a map that stands apart
 }
 
@@ -466,7 +467,8 @@ func (b *privateBytes) view(off, n int64) (*lentMap, error) {
 	return l, nil
 }
 
-// endView takes over what a View has stored. A map of which no page is its own stays for the next View.
+// endView takes over what a View has stored. A map of which no page is its own stays for the next one to be lent
+// it: pages that are would not follow the file.
 func (b *privateBytes) endView(l *lentMap, off, n int64) {
 	s := byteRange{off, off + n}
 	b.mu.Lock()
@@ -477,8 +479,8 @@ func (b *privateBytes) endView(l *lentMap, off, n int64) {
 	if b.ended || l.exposed {
 		return
 	}
-	clean := b.takeLocked(l, s) && !standApart()
-	if l.views == 0 && (!clean || l.stale || b.maps.copiedUp.Load()) {
+	l.stored = !b.takeLocked(l, s) || l.stored
+	if l.views == 0 && (l.stored || len(l.base) > 0 || l.stale || b.maps.copiedUp.Load()) {
 		b.dropLocked(l)
 	}
 }

@@ -153,9 +153,15 @@ func mountOverlay(t testing.TB, root, lower, dir string) error {
 	)
 }
 
+// InGVisor tells whether the kernel is gVisor's.
+func InGVisor() bool {
+	kernel, err := os.ReadFile("/proc/version")
+	return err == nil && bytes.Contains(kernel, []byte("gvisor"))
+}
+
 // mountBindfs mounts a FUSE filesystem that shows the files of another directory.
 func mountBindfs(t testing.TB, source, dir string) error {
-	if kernel, err := os.ReadFile("/proc/version"); err == nil && bytes.Contains(kernel, []byte("gvisor")) {
+	if InGVisor() {
 		return errors.New("gVisor does not know all that FUSE needs, and the server would not end")
 	}
 	server := exec.Command("bindfs", "-f", "--no-allow-other", source, dir)

@@ -1157,3 +1157,43 @@ func TestOverMemory(t *testing.T) {
 		}
 	}, testkit.Wrapped)
 }
+
+// TestMapOfViewThatIsKept catches a private map that stays for the next View, or Data, although a page of it was
+// made its own for private bytes: that page does not follow the file.
+func TestMapOfViewThatIsKept(t *testing.T) {
+	testkit.NeedMaps(t)
+	testkit.EachMode(t, func(t *testing.T, m testkit.Mode) {
+		name := testkit.WriteFile(t, testkit.TestDir(t), "file", testkit.Content(int(2*testkit.PageSize)))
+		file := testkit.MustOpenMapped(t, m.OverOS(t), name, os.O_RDWR)
+		defer file.Close()
+		if _, err := file.WriteAt([]byte("private"), 0); err != nil {
+			t.Fatal(err)
+		}
+		last := 2*testkit.PageSize - 1
+		for step, ask := range []func() []byte{
+			func() (seen []byte) {
+				if err := file.View(0, testkit.PageSize, func(b []byte) error { seen = bytes.Clone(b); return nil }); err != nil {
+					t.Error(err)
+				}
+				return seen
+			},
+			file.Data,
+		} {
+			if err := file.View(last, 1, func([]byte) error { return nil }); err != nil {
+				t.Fatal(err)
+			}
+			change := []byte{byte(step + 1), 0xee}
+			other, err := os.OpenFile(osfs.ToNative(name), os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := other.WriteAt(change, 100); err != nil {
+				t.Fatal(err)
+			}
+			other.Close()
+			if got := ask(); len(got) < 102 || !bytes.Equal(got[100:102], change) || string(got[:7]) != "private" {
+				t.Errorf("step %d: %d bytes, want the file's of now and the private ones", step, len(got))
+			}
+		}
+	}, testkit.Mode.CopyOnWrite)
+}
