@@ -43,7 +43,7 @@ func budgetLimits() (ranges, bytes int64) {
 	if n, err := system.mapLimit(); err == nil {
 		ranges = max(n/2, 16)
 	} else if !errors.Is(err, errors.ErrUnsupported) {
-		ranges = usualMapLimit / 2 // there is one, which cannot be asked for now: out of descriptors, or no /proc
+		ranges = usualMapLimit / 2 // there is one, which cannot be asked for at this moment: out of descriptors, or no /proc
 	}
 	if n, err := system.addressLimit(); err == nil {
 		bytes = n / 4
