@@ -388,6 +388,9 @@ func TestPrivatePagesAreToldInAShortage(t *testing.T) {
 // open, between its being found and its being used.
 func TestSecondGivenBackWhileMapping(t *testing.T) {
 	skipWithoutMaps(t)
+	if sysMapsHoldFiles {
+		return // on Windows a file cannot be closed from inside a call that uses its handle, as this test does
+	}
 	base, err := osfs.NewFS()
 	if err != nil {
 		t.Fatal(err)
