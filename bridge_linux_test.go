@@ -788,6 +788,7 @@ func TestReadBatchAsksAhead(t *testing.T) {
 // pay for them, although none is read twice; and that are believed to be dear for ever.
 func TestDearTouches(t *testing.T) {
 	testkit.NeedKnownPages(t)
+	testkit.NotFiltered(t) // under a filter pages are read around first, and no pass is believed to pay
 	restore := memmapfs.ShowCachedPages()
 	defer restore()
 	never := memmapfs.DefaultConfig()
