@@ -588,6 +588,9 @@ func TestCloseWaitsForWrites(t *testing.T) {
 // ask, and flushes nothing.
 func TestCloseBesideChtimes(t *testing.T) {
 	skipWithoutMaps(t)
+	if filtered() {
+		return // the question that the test holds up is not asked there
+	}
 	for _, way := range []string{"Close", "Sync"} {
 		base := watched.New()
 		syncs := countSyncs(base)

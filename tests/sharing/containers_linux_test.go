@@ -123,13 +123,17 @@ func TestWaitIsIdle(t *testing.T) {
 	if !soon(func() bool { woken, _ := region.Wake(0, 1); return woken == 1 }) {
 		t.Fatal("nobody sleeps")
 	}
-	before := processorTime(t, waiter.process.Process.Pid)
-	time.Sleep(time.Second)
 	most := 10 * time.Millisecond
 	if testkit.Emulated {
 		most *= 10 // each time the runtime looks for work
 	}
-	if busy := processorTime(t, waiter.process.Process.Pid) - before; busy > most {
+	busy := time.Hour
+	for second := 0; second < 3 && busy > most; second++ { // what the runtime does now and then falls into one
+		before := processorTime(t, waiter.process.Process.Pid)
+		time.Sleep(time.Second)
+		busy = processorTime(t, waiter.process.Process.Pid) - before
+	}
+	if busy > most {
 		t.Errorf("it was busy for %v of a second", busy)
 	}
 	word, err := region.Uint32(0)
