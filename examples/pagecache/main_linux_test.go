@@ -82,10 +82,19 @@ func TestMemoryUse(t *testing.T) {
 		{[]string{directory}, fmt.Sprintf(`all of %s, %s of them not shown`, counted(int64(files+2)), grouped(int64(files+2-20)))},
 		{[]string{"-touch", large}, "256 MiB  +256 MiB  +100% "},
 	} {
-		command := exec.Command(os.Args[0], test.arguments...)
-		command.Env = append(os.Environ(), programVariable+"=1")
-		output, err := command.Output()
-		if err != nil || !regexp.MustCompile(test.says).Match(output) {
+		var command *exec.Cmd
+		var output []byte
+		var err error
+		says := regexp.MustCompile(test.says)
+		for try := 0; try < 3 && !says.Match(output); try++ { // other tests empty the page cache at times
+			if err := errors.Join(os.Truncate(large, 0), os.Truncate(large, 256<<20)); err != nil {
+				t.Fatal(err)
+			}
+			command = exec.Command(os.Args[0], test.arguments...)
+			command.Env = append(os.Environ(), programVariable+"=1")
+			output, err = command.Output()
+		}
+		if err != nil || !says.Match(output) {
 			t.Errorf("%v: %v\n%s", test.arguments, err, output)
 		}
 		if most := command.ProcessState.SysUsage().(*syscall.Rusage).Maxrss; most > 100<<10 {
