@@ -1028,3 +1028,32 @@ func skipWhereNobodyShrinksMaps(t *testing.T) {
 		t.Skip("nobody shrinks a file that is mapped")
 	}
 }
+
+// Catches a map that is there already, of a file that has grown, and that is taken for one that was cheap to make.
+func TestGrowthTellsNotWhatAMapCosts(t *testing.T) {
+	skipWithoutMaps(t)
+	if sysMapsHoldFiles {
+		return // on Windows a map ends with the file as it was, and another one is made
+	}
+	_, f, native := opening(t, watched.New(), Config{Mode: ModeReadOnly, SyncMode: SyncNever, MapFullFile: true}, 2, os.O_RDWR)
+	if err := os.Truncate(native, pageBytes+1); err != nil {
+		t.Fatal(err)
+	}
+	if f.maps.tryMap(0); f.maps.windows.at(0) == nil {
+		f.maps.demand.spent.Store(1 << 40)
+		if !f.maps.tryMap(0) {
+			t.Fatal("not mapped")
+		}
+	}
+	before := costs.make.samples.Load()
+	if err := os.Truncate(native, pageBytes+100); err != nil {
+		t.Fatal(err)
+	}
+	f.maps.tryMap(pageBytes + 50)
+	if !f.maps.windows.at(0).holds(pageBytes + 50) {
+		t.Fatal("the growth is not seen")
+	}
+	if after := costs.make.samples.Load(); after != before {
+		t.Errorf("%d more maps were measured", after-before)
+	}
+}

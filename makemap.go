@@ -38,9 +38,9 @@ func (f *fileMaps) tryMap(off int64) bool {
 		f.demand.postponeWindow()
 		return false
 	}
-	began := time.Now()
-	_, err := f.mapWindowLocked(off, false)
-	if err == nil {
+	had, began := w.at(off), time.Now()
+	m, err := f.mapWindowLocked(off, false)
+	if err == nil && m != had { // a file that has grown in its last page needs no other map
 		costs.make.note(time.Since(began))
 	}
 	if w.size == wholeFile || err != nil {
