@@ -1057,3 +1057,58 @@ func TestGrowthTellsNotWhatAMapCosts(t *testing.T) {
 		t.Errorf("%d more maps were measured", after-before)
 	}
 }
+
+// Catches questions about the pages of a cold file that take a share of its calls' time as if they told of
+// something, and a file that has become warm and is not asked about any more.
+func TestQuestionsInVainAreFew(t *testing.T) {
+	skipWithoutMaps(t)
+	if filtered() || !sysMapsAgreeWithIO {
+		return // nothing is asked there
+	}
+	var told bool
+	asked := 0
+	defer hook(&system.cachedPages, func(func(uintptr, int64, int64) (int64, error)) func(uintptr, int64, int64) (int64, error) {
+		return func(_ uintptr, _, length int64) (int64, error) {
+			asked++
+			for began := time.Now(); time.Since(began) < 10*time.Duration(costs.call.load()); {
+			}
+			if told {
+				return length / pageBytes, nil
+			}
+			return 0, nil
+		}
+	})()
+	base, err := osfs.NewFS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mfs := New(base, &Config{Mode: ModeReadOnly, SyncMode: SyncNever, MapFullFile: true})
+	defer mfs.Close()
+	native := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(native, bytes.Repeat([]byte{1}, 2*int(pageBytes)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file, err := mfs.Open(osfs.FromNative(native))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	f := file.(*MappedFile)
+	if err := f.View(0, 1, func([]byte) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	questions := func() int {
+		asked = 0
+		for range 4000 {
+			f.maps.forget()
+			mustReadAt(t, f, 0, 1)
+			f.maps.demand.note(1)
+		}
+		return asked
+	}
+	cold := questions()
+	told = true
+	if warm := questions(); cold == 0 || warm < 4*cold {
+		t.Errorf("%d questions told of nothing, and %d as often of all pages", cold, warm)
+	}
+}

@@ -19,6 +19,7 @@ type demand struct {
 	spentDue atomic.Int64 // when so much was spent a map is tried; 0 stands for the cost of a first map
 	bytesDue atomic.Int64 // or when so many bytes were read and bytesBeforeSize more
 	touches  atomic.Int64 // first touches of maps made by demand that were dear
+	inVain   atomic.Int32 // questions about pages, one after the other, that told of none in memory
 }
 
 const (
@@ -91,6 +92,23 @@ func (d *demand) affordsTouch() bool {
 	}
 	d.touches.Add(1)
 	return true
+}
+
+// mostInVain bounds by how much questions in vain grow dearer: they then take a sixty-fourth of the time of calls.
+const mostInVain = 5
+
+// forQuestions returns how many nanoseconds may go into questions about which pages are in memory, when so many
+// went into them already: half of what calls took.
+func (d *demand) forQuestions(spent int64) int64 { return d.calls.Load()*costs.call.load()/2 - spent }
+
+// priceQuestion returns what a question that took so long counts as: what it took, or twice as much for each of
+// the last ones that told of no page in memory. Of a file that is cold hardly anything is asked any more.
+func (d *demand) priceQuestion(took time.Duration, told bool) int64 {
+	if told {
+		d.inVain.Store(0)
+		return int64(took)
+	}
+	return int64(took) << min(d.inVain.Add(1), mostInVain)
 }
 
 // longReads chooses for reads of timedRead bytes and more. There a map saves no system calls

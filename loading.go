@@ -208,7 +208,7 @@ var readBuffers = sync.Pool{New: func() any {
 // them, once for each chunk. What was read is in memory. As with questions, no more time goes into
 // that than half of what goes into the calls of the file.
 func (f *fileMaps) readAround(m *mapping, first, last int) bool {
-	if f.demand.calls.Load()*costs.call.load()/2 < m.probeSpent.Load() {
+	if f.demand.forQuestions(m.probeSpent.Load()) < 0 {
 		return false
 	}
 	began := time.Now()

@@ -298,7 +298,7 @@ func (f *fileMaps) mustShowSame(m *mapping, start, end int64) bool {
 // An answer costs as much as one to 80 reads through the file, and whether it will save as many
 // is not known. So no more time goes into questions than half of what went into calls of the
 // file: at worst, these calls become half as expensive again. Where answers are cheap, one
-// question covers many chunks.
+// question covers many chunks, and where they tell of nothing again and again, few are asked.
 func (f *fileMaps) probe(m *mapping, first, last int) bool {
 	chunk := first / chunkPages
 	pages := pagesIn(m.limit.Load())
@@ -311,25 +311,23 @@ func (f *fileMaps) probe(m *mapping, first, last int) bool {
 	if part := first / touchPages; m.rationed && costs.touchesAreDear() && !m.touched.has(part, part) {
 		return false // it would not be touched anyway
 	}
-	spend := f.demand.calls.Load()*costs.call.load()/2 - m.probeSpent.Load()
-	chunks := spend / max(m.probeCost.Load(), 1)
+	chunks := f.demand.forQuestions(m.probeSpent.Load()) / max(m.probeCost.Load(), 1)
 	if chunks < 1 {
 		return false
 	}
 	start := chunk * chunkPages
 	asked := time.Now()
 	end := int(min(int64(start)+chunks*chunkPages, int64(pages)))
-	if chunks == 1 || !f.probeRange(m, start, end) {
+	told := chunks > 1 && f.probeRange(m, start, end)
+	if !told {
 		end = min(start+chunkPages, pages)
-		if !f.probeRange(m, start, end) {
-			f.probePages(m, start, end)
-		}
+		told = f.probeRange(m, start, end) || f.probePages(m, start, end)
 	}
 	covered := max((end-start+chunkPages-1)/chunkPages, 1)
 	m.probed.add(chunk, chunk+covered-1)
-	spent := int64(time.Since(asked))
-	m.probeSpent.Add(spent)
-	m.probeCost.Store(spent / int64(covered))
+	took := time.Since(asked)
+	m.probeSpent.Add(f.demand.priceQuestion(took, told))
+	m.probeCost.Store(int64(took) / int64(covered))
 	return m.resident.has(first, last)
 }
 
@@ -355,14 +353,15 @@ func (f *fileMaps) probeRange(m *mapping, start, end int) bool {
 	return true
 }
 
-// probePages asks about each page of [start, end), of a file whose descriptor is gone.
-func (f *fileMaps) probePages(m *mapping, start, end int) {
+// probePages asks about each page of [start, end), of a file whose descriptor is gone, and reports whether any
+// is in memory.
+func (f *fileMaps) probePages(m *mapping, start, end int) (found bool) {
 	if d := f.descriptor.Load(); d != nil && !d.isClosed() || start >= end || !f.tellsResidency.Load() {
-		return
+		return false
 	}
 	var vec [chunkPages]byte
 	if system.residentMap(m.data[int64(start)*pageBytes:int64(end)*pageBytes], vec[:end-start]) != nil {
-		return
+		return false
 	}
 	for page := start; page < end; page++ {
 		run := page
@@ -371,9 +370,10 @@ func (f *fileMaps) probePages(m *mapping, start, end int) {
 		}
 		if run > page {
 			f.addFound(m, page, run-1)
-			page = run
+			page, found = run, true
 		}
 	}
+	return found
 }
 
 // forget makes what is known of the pages of all maps start anew, unless all pages are known for good.

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"time"
@@ -42,24 +43,38 @@ const coldGoroutines = 128
 func coldRandomReadAt(size int64, reads int, g goals) row {
 	name := fmt.Sprintf("cold: random ReadAt 64 B of %s, %d goroutines", sizeName(size), coldGoroutines)
 	return row{name: name, goals: g, operations: reads, setup: func(w *workspace) ([]contestant, error) {
-		processors := runtime.GOMAXPROCS(2)
-		w.later(func() error { runtime.GOMAXPROCS(processors); return nil })
-		return coldReaders(w, size, func(file opened, t turn) (uint64, error) {
-			return inGoroutines(coldGoroutines, t, func(t turn) (uint64, error) {
-				return readRandom(file, size, make([]byte, 64), t)
-			})
-		})
+		return coldRandomReaders(w, size, func(file io.ReaderAt) io.ReaderAt { return file })
 	}}
 }
 
-// coldDelay is coldRandomReadAt, and measures not its time but by how much a goroutine that sleeps
+// coldRandomReaders reads through what reads of the file are made to be.
+func coldRandomReaders(w *workspace, size int64, through func(io.ReaderAt) io.ReaderAt) ([]contestant, error) {
+	processors := runtime.GOMAXPROCS(2)
+	w.later(func() error { runtime.GOMAXPROCS(processors); return nil })
+	return coldReaders(w, size, func(file opened, t turn) (uint64, error) {
+		return inGoroutines(coldGoroutines, t, func(t turn) (uint64, error) {
+			return readRandom(through(file), size, make([]byte, 64), t)
+		})
+	})
+}
+
+// givingWay lets others run after each read. Otherwise, on a disk that answers in less than a tick of Go's
+// scheduler, goroutines run one after the other to their end, and a sleeper waits for half of them in the
+// queue, whoever reads.
+type givingWay struct{ io.ReaderAt }
+
+func (g givingWay) ReadAt(p []byte, off int64) (int, error) {
+	defer runtime.Gosched()
+	return g.ReaderAt.ReadAt(p, off)
+}
+
+// coldDelay is coldRandomReadAt, giving way, and measures not its time but by how much a goroutine that sleeps
 // for a millisecond at a time is late at worst.
 func coldDelay(size int64, reads int, g goals) row {
 	r := coldRandomReadAt(size, reads, g)
 	r.name = "cold: worst delay of a 1 ms sleeper beside that"
-	setup := r.setup
 	r.setup = func(w *workspace) ([]contestant, error) {
-		contestants, err := setup(w)
+		contestants, err := coldRandomReaders(w, size, func(file io.ReaderAt) io.ReaderAt { return givingWay{file} })
 		for i := range contestants {
 			c := &contestants[i]
 			work, delay := c.work, time.Duration(0)
