@@ -1112,3 +1112,32 @@ func TestQuestionsInVainAreFew(t *testing.T) {
 		t.Errorf("%d questions told of nothing, and %d as often of all pages", cold, warm)
 	}
 }
+
+// Catches long reads that go the slower way again and again to find that it is slower, and ones that stay on
+// the way that was faster once.
+func TestLongReadsFindTheFasterWay(t *testing.T) {
+	var l longReads
+	reads := func(viaMap, viaFile time.Duration) (throughMap, timed int) {
+		for range 20_000 {
+			byMap, isTimed := l.choose()
+			if byMap {
+				throughMap++
+			}
+			if isTimed {
+				timed++
+				l.note(byMap, timedRead, map[bool]time.Duration{true: viaMap, false: viaFile}[byMap])
+			}
+		}
+		return throughMap, timed
+	}
+	const fast, slow = 1600 * time.Nanosecond, 3000 * time.Nanosecond
+	if byMap, timed := reads(fast, slow); byMap < 19_900 || timed > 200 {
+		t.Errorf("the map is faster: %d reads of 20,000 went through it, %d were timed", byMap, timed)
+	}
+	if byMap, _ := reads(slow, fast); byMap > 10_000 {
+		t.Errorf("the file is faster by now: %d reads of 20,000 went through the map", byMap)
+	}
+	if byMap, _ := reads(slow, fast); byMap > 100 {
+		t.Errorf("the file is faster: %d reads of 20,000 went through the map", byMap)
+	}
+}

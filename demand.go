@@ -113,10 +113,12 @@ func (d *demand) priceQuestion(took time.Duration, told bool) int64 {
 
 // longReads chooses for reads of timedRead bytes and more. There a map saves no system calls
 // worth mentioning, and which way is faster depends on the processor (its misses of page
-// translations) and on how large the pages in the cache are. So now and then both are timed.
+// translations) and on how large the pages in the cache are. So now and then both are timed, and
+// the more seldom the more often that has confirmed the choice.
 type longReads struct {
 	calls   atomic.Uint32
-	viaMap  atomic.Int64 // nanoseconds per MiB, moving averages; 0 is not known
+	period  atomic.Uint32 // in so many calls both are timed; 0 stands for callsPerTiming
+	viaMap  atomic.Int64  // nanoseconds per MiB, moving averages; 0 is not known
 	viaFile atomic.Int64
 }
 
@@ -124,6 +126,7 @@ const (
 	timedRead        = 64 << 10 // bytes
 	longestTimedCall = 4 << 10  // bytes, of a call that tells what calls cost
 	callsPerTiming   = 16       // in so many, one is timed, or one each way
+	mostPerTiming    = 1024     // or in so many where that has confirmed the choice
 	weightOfNewest   = 4        // one part in so many of a moving average
 )
 
@@ -136,11 +139,11 @@ func (l *longReads) choose() (viaMap, timed bool) {
 	case fileTime == 0:
 		return false, true
 	}
-	faster := mapTime <= fileTime
-	switch l.calls.Add(1) % callsPerTiming {
+	faster, period := mapTime <= fileTime, max(l.period.Load(), callsPerTiming)
+	switch l.calls.Add(1) % period {
 	case 0:
 		return !faster, true
-	case callsPerTiming / 2:
+	case period / 2:
 		return faster, true
 	}
 	return faster, false
@@ -148,13 +151,22 @@ func (l *longReads) choose() (viaMap, timed bool) {
 
 // note takes note that reading n bytes through the map, or else through the file, took so long.
 func (l *longReads) note(viaMap bool, n int, took time.Duration) {
-	average := &l.viaFile
+	mapTime, fileTime := l.viaMap.Load(), l.viaFile.Load()
+	chosen := mapTime <= fileTime
+	average, now := &l.viaFile, &fileTime
 	if viaMap {
-		average = &l.viaMap
+		average, now = &l.viaMap, &mapTime
 	}
 	newest := max(int64(took)<<20/int64(n), 1)
-	if old := average.Load(); old != 0 {
+	if old := *now; old != 0 {
 		newest = old + (min(newest, 2*old)-old)/weightOfNewest // at most twice: the thread may have waited
 	}
-	average.Store(max(newest, 1))
+	*now = max(newest, 1)
+	average.Store(*now)
+	switch period := max(l.period.Load(), callsPerTiming); {
+	case (mapTime <= fileTime) != chosen:
+		l.period.Store(callsPerTiming)
+	case viaMap != chosen:
+		l.period.Store(min(2*period, mostPerTiming))
+	}
 }

@@ -173,21 +173,16 @@ func (f *fileMaps) readsLong(n int) bool {
 }
 
 // readLong reads the head of p if longReads wants it done through the map, and returns its
-// length and a function that takes note of how long all of it took; nil if that is not wanted.
-func (f *fileMaps) readLong(p []byte, off int64) (head int, done func(err error)) {
+// length and, if all of the read is to be timed for longReads, when it began.
+func (f *fileMaps) readLong(p []byte, off int64) (head int, began time.Time) {
 	viaMap, timed := f.longReads.choose()
-	start := time.Now()
+	if timed {
+		began = time.Now()
+	}
 	if viaMap {
 		head = f.readHead(p, off)
 	}
-	if !timed {
-		return head, nil
-	}
-	return head, func(err error) {
-		if err == nil {
-			f.longReads.note(head == len(p), len(p), time.Since(start))
-		}
-	}
+	return head, began
 }
 
 // refuse has the file not mapped any more for calls, and as the refusal says not at all.

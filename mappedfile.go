@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"github.com/absfs/absfs"
@@ -136,10 +137,10 @@ func (f *MappedFile) readAt(p []byte, off int64) (n int, err error) {
 		return f.maps.file.ReadAt(p, off)
 	}
 	if f.private == nil && f.maps.readsLong(len(p)) {
-		head, done := f.maps.readLong(p, off)
+		head, began := f.maps.readLong(p, off)
 		n, err = f.readRest(p, off, head)
-		if done != nil {
-			done(err)
+		if err == nil && !began.IsZero() {
+			f.maps.longReads.note(head == len(p), len(p), time.Since(began))
 		}
 		return n, err
 	}
