@@ -189,13 +189,11 @@ func (f *fileMaps) touchPays(m *mapping, part, pages int, again bool) bool {
 // many may yet come, even if none is read twice. It must be possible to ask which pages are in memory:
 // otherwise each has to be read first.
 func (f *fileMaps) passPays(m *mapping, part, pages int) bool {
-	if !f.tellsResidency.Load() || f.compares || filtered() {
-		return false
-	}
 	start := part * touchPages
 	end := min(start+touchPages, pagesIn(m.limit.Load()))
 	seen := m.seen.count(start, end-1)
-	return int64(min(seen, end-start-seen)/pages) >= costs.touchInCalls()
+	return int64(min(seen, end-start-seen)/pages) >= costs.touchInCalls() &&
+		f.tellsResidency.Load() && !f.compares && !filtered()
 }
 
 // touchPart has a part of the map served from here on, as far as its pages are known to be in memory.
@@ -305,11 +303,11 @@ func (f *fileMaps) probe(m *mapping, first, last int) bool {
 	if !f.trusted.Load() || f.host.mute.Load() || f.compares || last >= pages || m.probed.has(chunk, chunk) {
 		return false
 	}
+	if part := first / touchPages; m.rationed && costs.touchesAreDear() && !m.touched.has(part, part) && !filterSet.Load() {
+		return false // it would not be touched anyway
+	}
 	if filtered() {
 		return f.readAround(m, first, last) // the question might be the end of the process
-	}
-	if part := first / touchPages; m.rationed && costs.touchesAreDear() && !m.touched.has(part, part) {
-		return false // it would not be touched anyway
 	}
 	chunks := f.demand.forQuestions(m.probeSpent.Load()) / max(m.probeCost.Load(), 1)
 	if chunks < 1 {
