@@ -183,6 +183,8 @@ type ageClock struct {
 	forgotten   time.Time     // when everything was last forgotten
 	termEnded   time.Time     // when the permission to store last ended
 	faulted     time.Time     // when a major fault was last seen
+	lost        time.Time     // when pages were last found to be lost
+	losses      int           // so often, each time soon after the one before
 	mute        time.Duration // for how long nothing was learnt, the last time
 	muteEnds    time.Time     // when that ends, or ended
 }
@@ -194,10 +196,12 @@ const (
 	calmAfter   = 2 * time.Second // without a major fault
 )
 
-// Nothing is learnt for a time after so many major faults between two ticks, and for twice that time when
-// learning has led to them once more.
+// Nothing is learnt for a time after so many major faults between two ticks, or after a few in several ticks, soon
+// one after the other, and for twice that time when learning has led to them once more.
 const (
 	faultsToMute = 8
+	lossesToMute = 3
+	soonLost     = 5 * alarmedTick
 	firstMute    = time.Second
 	longestMute  = 30 * time.Second
 
@@ -263,12 +267,8 @@ func (c *ageClock) tick(now time.Time, majorFaults func() (int64, error), lost f
 		many := faults-c.majorFaults >= faultsToMute
 		c.majorFaults, c.faulted = faults, now
 		forget = lost() // or they are of the program's own maps
-		if forget && many && now.After(c.muteEnds) {
-			if now.Sub(c.muteEnds) > remembersMute {
-				c.mute = firstMute / 2
-			}
-			c.mute = min(2*c.mute, longestMute)
-			c.muteEnds = now.Add(c.mute)
+		if forget {
+			c.noteLoss(now, many)
 		}
 	}
 	if now.Sub(c.forgotten) >= residencyAge {
@@ -281,6 +281,24 @@ func (c *ageClock) tick(now time.Time, majorFaults func() (int64, error), lost f
 		c.termEnded, endTerm = now, true
 	}
 	return forget, endTerm
+}
+
+// noteLoss takes note that pages were lost, many or some, and has nothing learnt for a time if that goes on.
+func (c *ageClock) noteLoss(now time.Time, many bool) {
+	if now.Sub(c.lost) > soonLost {
+		c.losses = 0
+	}
+	c.lost = now
+	c.losses++
+	if !many && c.losses < lossesToMute || !now.After(c.muteEnds) {
+		return
+	}
+	if now.Sub(c.muteEnds) > remembersMute {
+		c.mute = firstMute / 2
+	}
+	c.mute = min(2*c.mute, longestMute)
+	c.muteEnds = now.Add(c.mute)
+	c.losses = 0
 }
 
 // alarmed reports whether the clock is to tick faster.
