@@ -52,7 +52,10 @@ type faultLog struct {
 
 // callsPays reports whether enough calls went to the file to try a map, and calls may be
 // served from one.
-func (f *fileMaps) callsPay() bool { return f.demand.due() && f.refused.Load() == nil }
+func (f *fileMaps) callsPay() bool { return f.refused.Load() == nil && f.demand.due() }
+
+// mayServe reports whether a call may be served from a map, of one that is there or will be.
+func (f *fileMaps) mayServe() bool { return f.trusted.Load() || f.refused.Load() == nil }
 
 // measure asks for the size of the file and tells it to all maps that lookups find. It is the
 // only place that sets a mapping's limit, and nothing is ever set from a number learnt before:
@@ -124,9 +127,6 @@ func (f *fileMaps) nextReaches(m *mapping, end int64) bool {
 // length. It maps windows where that pays.
 func (f *fileMaps) readHead(p []byte, off int64) int {
 	for head := 0; ; {
-		if f.readHot(p[head:], off+int64(head)) {
-			return len(p)
-		}
 		at := off + int64(head)
 		m := f.mappingFor(at)
 		if m == nil {

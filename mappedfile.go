@@ -120,8 +120,13 @@ func (f *MappedFile) readAtAny(p []byte, off int64) (int, error) {
 		return len(p), nil
 	}
 	n, err := f.readAt(p, off)
-	f.deliverFaults()
-	return n, f.wrap("read", err)
+	if f.maps.faults.Load() != nil {
+		f.deliverFaults()
+	}
+	if err != nil {
+		err = f.wrap("read", err)
+	}
+	return n, err
 }
 
 // readAt is the slow path: the head of p from what is mapped and in memory, the rest from
@@ -135,6 +140,9 @@ func (f *MappedFile) readAt(p []byte, off int64) (n int, err error) {
 	}
 	if len(p) == 0 || off > math.MaxInt64-int64(len(p)) {
 		return f.maps.file.ReadAt(p, off)
+	}
+	if f.private == nil && !f.maps.mayServe() {
+		return f.maps.readThroughFile(p, off)
 	}
 	if f.private == nil && f.maps.readsLong(len(p)) {
 		head, began := f.maps.readLong(p, off)
