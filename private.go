@@ -222,6 +222,9 @@ func (b *privateBytes) mirrorLocked(l *lentMap, p []byte, off int64) {
 		b.dropLocked(l)
 		return
 	}
+	if standApart() {
+		b.refreshOldLocked(l)
+	}
 	own := b.ownPages(l, byteRange{from, to})
 	b.eachPage(p[from-off:to-off], from, func(p []byte, at int64) {
 		index := at / pageBytes
