@@ -212,6 +212,49 @@ func TestPagesCopiedAlongAreNotStored(t *testing.T) {
 	}
 }
 
+// Catches a slice of Data that is not brought up to date because there is an older one of the same range, of the
+// file when it was shorter.
+func TestEverySliceIsBroughtUpToDate(t *testing.T) {
+	skipWithoutMaps(t)
+	if sysMapsHoldFiles {
+		return // the system does not stand apart, and files are not changed beside their maps
+	}
+	defer hook(&standApart, func(func() bool) func() bool { return func() bool { return true } })()
+	_, f, native := opening(t, watched.New(), Config{Mode: ModeCopyOnWrite, WindowSize: 4 * mapAlignment}, 2, os.O_RDWR)
+	if f.Data() == nil {
+		t.Fatal("no map")
+	}
+	store := func(with byte) {
+		file, err := os.OpenFile(native, os.O_WRONLY, 0)
+		if err == nil {
+			_, err = file.WriteAt([]byte{with}, 3*pageBytes)
+			err = join(err, file.Close())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	store(2)
+	if _, err := f.Seek(3*pageBytes, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	longer := f.Data()
+	if int64(len(longer)) != 3*pageBytes+1 {
+		t.Fatalf("a slice of a file that has grown to %d bytes has %d", 3*pageBytes+1, len(longer))
+	}
+	store(3)
+	now := time.Now() // no clock of a filesystem may hide the change
+	if err := os.Chtimes(native, now, now.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.View(0, 1, func([]byte) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if got := longer[3*pageBytes]; got != 3 {
+		t.Errorf("a slice shows %d of a file of 3", got)
+	}
+}
+
 // Catches bytes that a View has stored and that are gone because the file could not be read when it ended.
 func TestViewStoresOutliveReadErrors(t *testing.T) {
 	skipWithoutMaps(t)

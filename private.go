@@ -270,6 +270,11 @@ func (b *privateBytes) lendLocked(l *lentMap, want byteRange) error {
 	}
 	if standApart() {
 		b.refreshLocked(l, check)
+		for _, other := range b.lent {
+			if other != l && other.exposed && other.byteRange().overlaps(want) {
+				b.refreshOldLocked(other)
+			}
+		}
 		return missing
 	}
 	s := l.byteRange()
