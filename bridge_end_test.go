@@ -167,6 +167,94 @@ func TestPrivateBytesOutliveTheFile(t *testing.T) {
 	}
 }
 
+// Catches a page of the file of a while ago that is taken for one that somebody has stored to: on a system where a
+// store copies other pages, too, a truncation had taken that one away.
+func TestPagesCopiedAlongAreNotStored(t *testing.T) {
+	skipWithoutMaps(t)
+	if sysMapsHoldFiles {
+		return // nobody truncates a file there that is mapped
+	}
+	defer hook(&standApart, func(func() bool) func() bool { return func() bool { return true } })()
+	_, f, native := opening(t, watched.New(), Config{Mode: ModeCopyOnWrite, MapFullFile: true}, 4, os.O_RDWR)
+	lent := f.Data()
+	if lent == nil {
+		t.Fatal("no map")
+	}
+	refill := func(with byte, flag int) {
+		file, err := os.OpenFile(native, os.O_WRONLY|flag, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		if _, err := file.Write(bytes.Repeat([]byte{with}, 4*int(pageBytes))); err != nil {
+			t.Fatal(err)
+		}
+		for seen := f.private.lent[0].seen; ; { // the clock of some filesystems moves every few milliseconds
+			info, err := os.Stat(native)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if now := sysChangeTime(info.Sys()); now == 0 || now != sysChangeTime(seen.Sys()) {
+				return
+			}
+			os.Chmod(native, 0o600)
+		}
+	}
+	refill(2, os.O_TRUNC)
+	mustWriteAt(t, f, []byte{9}, 0)
+	atomic.AddUint32((*uint32)(unsafe.Pointer(&lent[2*pageBytes])), 0) // copies the page as a store beside it may
+	refill(3, 0)
+	if p := mustReadAt(t, f, 2*pageBytes, 1); p[0] != 3 {
+		t.Errorf("a file of 3 reads as %d, which it was before", p[0])
+	}
+	if p := mustReadAt(t, f, 0, 2); p[0] != 9 || p[1] != 3 {
+		t.Errorf("a private 9 before a 3 of the file reads as %d", p)
+	}
+}
+
+// Catches a slice of Data that is not brought up to date because there is an older one of the same range, of the
+// file when it was shorter.
+func TestEverySliceIsBroughtUpToDate(t *testing.T) {
+	skipWithoutMaps(t)
+	if sysMapsHoldFiles {
+		return // the system does not stand apart, and files are not changed beside their maps
+	}
+	defer hook(&standApart, func(func() bool) func() bool { return func() bool { return true } })()
+	_, f, native := opening(t, watched.New(), Config{Mode: ModeCopyOnWrite, WindowSize: 4 * mapAlignment}, 2, os.O_RDWR)
+	if f.Data() == nil {
+		t.Fatal("no map")
+	}
+	store := func(with byte) {
+		file, err := os.OpenFile(native, os.O_WRONLY, 0)
+		if err == nil {
+			_, err = file.WriteAt([]byte{with}, 3*pageBytes)
+			err = join(err, file.Close())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	store(2)
+	if _, err := f.Seek(3*pageBytes, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	longer := f.Data()
+	if int64(len(longer)) != 3*pageBytes+1 {
+		t.Fatalf("a slice of a file that has grown to %d bytes has %d", 3*pageBytes+1, len(longer))
+	}
+	store(3)
+	now := time.Now() // no clock of a filesystem may hide the change
+	if err := os.Chtimes(native, now, now.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.View(0, 1, func([]byte) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if got := longer[3*pageBytes]; got != 3 {
+		t.Errorf("a slice shows %d of a file of 3", got)
+	}
+}
+
 // Catches bytes that a View has stored and that are gone because the file could not be read when it ended.
 func TestViewStoresOutliveReadErrors(t *testing.T) {
 	skipWithoutMaps(t)

@@ -346,6 +346,44 @@ func TestWindowIsDroppedForTheBudget(t *testing.T) {
 	}
 }
 
+// Catches addresses that are taken to be back before they are: who waits for them goes on, and finds none.
+func TestAddressesWaitUntilTheyAreBack(t *testing.T) {
+	skipWithoutMaps(t)
+	file, err := os.Create(filepath.Join(t.TempDir(), "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if err := file.Truncate(mapAlignment); err != nil {
+		t.Fatal(err)
+	}
+	data, err := system.mapFile(file.Fd(), 0, int(mapAlignment), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	budget.reclaim() // so that no others wait
+	budget.take(mapAlignment)
+	life := &mapLife{addresses: addresses{addressOf(data), uintptr(len(data))}}
+	life.exposed.Store(true)
+	system.revoke(data)
+	life.state.Store(mapRevoked)
+	budget.wait(mapAlignment)
+	var waiting atomic.Int64 // when the quarantine takes the addresses
+	waiting.Store(-1)
+	restore := hook(&budget.limits, func(limits func() (int64, int64)) func() (int64, int64) {
+		return func() (int64, int64) {
+			waiting.CompareAndSwap(-1, budget.waitingRanges.Load())
+			return limits()
+		}
+	})
+	giveBack(life)
+	restore()
+	if n := waiting.Load(); n < 1 {
+		t.Errorf("before the addresses are in quarantine, so many maps wait: %d", n)
+	}
+	quarantine.empty()
+}
+
 // Catches pages of private maps that are all taken for stored to because no descriptor was left to ask with.
 func TestPrivatePagesAreToldInAShortage(t *testing.T) {
 	skipWithoutMaps(t)

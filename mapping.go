@@ -343,7 +343,7 @@ func (m *mapping) syncUnlessRevoked() error {
 func giveBack(r *mapLife) {
 	state := r.state.Load()
 	if state >= mapRevoked {
-		budget.waited(int64(r.length))
+		defer budget.waited(int64(r.length)) // reclaim goes on at once, and then they have to be there
 	}
 	r.heal()
 	switch {

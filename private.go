@@ -222,6 +222,9 @@ func (b *privateBytes) mirrorLocked(l *lentMap, p []byte, off int64) {
 		b.dropLocked(l)
 		return
 	}
+	if standApart() {
+		b.refreshOldLocked(l)
+	}
 	own := b.ownPages(l, byteRange{from, to})
 	b.eachPage(p[from-off:to-off], from, func(p []byte, at int64) {
 		index := at / pageBytes
@@ -267,6 +270,11 @@ func (b *privateBytes) lendLocked(l *lentMap, want byteRange) error {
 	}
 	if standApart() {
 		b.refreshLocked(l, check)
+		for _, other := range b.lent {
+			if other != l && other.exposed && other.byteRange().overlaps(want) {
+				b.refreshOldLocked(other)
+			}
+		}
 		return missing
 	}
 	s := l.byteRange()

@@ -146,6 +146,16 @@ func (b *privateBytes) refreshLocked(l *lentMap, check func(index int64, fault *
 	}
 }
 
+// refreshOldLocked is refreshLocked if the file has changed since that was last done. It comes before a store of
+// our own: a page that a truncation has taken away shows the file, until a store copies it along with others. From
+// then on it shows what the file was, which nothing tells from what somebody has stored there.
+func (b *privateBytes) refreshOldLocked(l *lentMap) {
+	info, err := b.maps.stat()
+	if err == nil && (l.seen == nil || hasChanged(l.seen, info)) {
+		b.refreshLocked(l, func(int64, *caughtPanic) {})
+	}
+}
+
 // hasPrivate reports whether a page has bytes that are not the file's, but for those stored in one map.
 func (b *privateBytes) hasPrivate(index int64, but *lentMap) bool {
 	return b.pages[index] != nil || slices.ContainsFunc(b.lent, func(l *lentMap) bool {

@@ -5,7 +5,9 @@
 # What a script reads from its environment:
 #   WHOLE=1    all tests, not the chosen ones
 #   RUN=REGEX  these tests, as -test.run takes them
+#   CHOSEN=1   the chosen ones where a script runs all tests
 #   TOTAL      how many seconds all of the script may take: half an hour, or six hours with WHOLE
+#   SLOW=skip  a script that was stopped after TOTAL or LIMIT is skipped, not failed
 #   LIMIT      how many an emulated machine or a test program may take of these
 #   NOT_RUN    a file to which a skipped script adds a line, which .ci/run prints at its end
 #
@@ -64,6 +66,12 @@ not_run() {
 }
 
 fail() { printf 'FAILED: %s: %s\n' "$script" "$*" >&2; exit 1; }
+
+# fail_stopped is fail for what hung or was too slow, which SLOW=skip lets pass.
+fail_stopped() {
+	[[ ${SLOW:-} != skip ]] || skip "$@"
+	fail "$@"
+}
 
 # within SECONDS COMMAND... ends a program after so many seconds, or when all of the script has taken total.
 within() {
@@ -172,7 +180,7 @@ check_names() {
 # those with a test of such a name. Each becomes DIRECTORY/NAME.test; the packages' places in the
 # repository are in DIRECTORY/places.
 build_tests() {
-	local directory=$1 package place program packages=()
+	local directory=$1 package place program code packages=()
 	shift
 	mkdir -p "$directory"
 	for package in $(test_packages); do
@@ -183,8 +191,9 @@ build_tests() {
 		printf '%s %s\n' "${package##*/}" "$place" >>"$directory/places"
 	done
 	[[ -s $directory/places ]] || fail 'there are no tests to build'
-	CGO_ENABLED=${CGO_ENABLED:-0} within 900 go test -c "$@" -o "$directory/" "${packages[@]}" ||
-		fail 'the tests cannot be built'
+	CGO_ENABLED=${CGO_ENABLED:-0} within 900 go test -c "$@" -o "$directory/" "${packages[@]}" && code=0 || code=$?
+	! stopped "$code" || fail_stopped 'building the tests hung or was too slow'
+	[[ $code == 0 ]] || fail 'the tests cannot be built'
 	for program in "$directory"/*.test.exe; do
 		[[ ! -e $program ]] || mv "$program" "${program%.exe}"
 	done
@@ -278,6 +287,7 @@ run_here() {
 		passed=$((passed + $(grep -cE '^--- PASS' "$work/tests/$name.log" || true)))
 		skipped+=$(sed -nE "s/^--- SKIP: ([^ ]+).*/ \\1/p" "$work/tests/$name.log" | tr -d '\n')
 	done <"$work/tests/places"
+	[[ ${#hung[@]} == 0 || ${#hung[@]} -lt ${#failed[@]} ]] || fail_stopped "${hung[*]} hung or was too slow: stopped after $((SECONDS - began)) s"
 	[[ ${#failed[@]} == 0 ]] || fail "${failed[*]}${hung[*]:+; stopped, because it hung or was too slow: ${hung[*]}}"
 	[[ $passed -gt 0 ]] || fail 'no test was run'
 	printf 'ok: %d passed%s, %d s\n' "$passed" "${skipped:+, skipped$skipped}" "$((SECONDS - began))"
@@ -436,7 +446,8 @@ machine_result() {
 	fi
 	if stopped "$code"; then
 		tail -n 60 "$console.text"
-		fail "the emulated machine hung or was too slow: it was stopped after $((SECONDS - began)) s"
+		! grep -qE '^MACHINE .* code [1-9]' "$console.text" || fail 'tests, before the emulated machine was stopped'
+		fail_stopped "the emulated machine hung or was too slow: it was stopped after $((SECONDS - began)) s"
 	fi
 	if ! grep -q '^MACHINE end' "$console.text"; then
 		tail -n 60 "$console.text"
