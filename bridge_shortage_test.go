@@ -1186,3 +1186,36 @@ func TestLongReadsFindTheFasterWay(t *testing.T) {
 		t.Errorf("the file is faster: %d reads of 20,000 went through the map", byMap)
 	}
 }
+
+// Catches a memory that is too small, in which one page after the other is lost and what is left is believed; a
+// mute that a lost page now and then brings about; and one that does not grow when learning leads there again.
+func TestPagesLostAgainAndAgain(t *testing.T) {
+	var c ageClock
+	now := time.Now()
+	faults := int64(0)
+	lose := func(pages int64, after time.Duration) (mute time.Duration) {
+		now, faults = now.Add(after), faults+pages
+		c.tick(now, func() (int64, error) { return faults, nil }, func() bool { return true })
+		return c.muteEnds.Sub(now)
+	}
+	for range 100 {
+		if mute := lose(1, time.Second); mute > 0 {
+			t.Fatalf("a page a second: nothing is learnt for %v", mute)
+		}
+	}
+	for want := firstMute; want <= 4*firstMute; want *= 2 {
+		now = now.Add(time.Second)
+		mute := time.Duration(0)
+		for range lossesToMute {
+			mute = lose(1, alarmedTick)
+		}
+		if mute != want {
+			t.Fatalf("a page each tick: nothing is learnt for %v, want %v", mute, want)
+		}
+		now = now.Add(mute)
+	}
+	now = now.Add(2 * remembersMute)
+	if mute := lose(faultsToMute, alarmedTick); mute != firstMute {
+		t.Fatalf("many pages at once, long after: nothing is learnt for %v, want %v", mute, firstMute)
+	}
+}
