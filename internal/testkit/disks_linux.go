@@ -161,6 +161,50 @@ func UnmountAfterDeath(t testing.TB, dirs ...string) {
 	})
 }
 
+// DiskLimit makes a disk slow.
+type DiskLimit struct {
+	BytesPerSecond int64 // that the disk takes
+	Dirty          int64 // bytes that may wait for the disk before writers are held up; 0 is the system's own limit
+}
+
+// Apply makes the disk of a mounted directory slow until the test ends or this process does.
+func (l DiskLimit) Apply(t testing.TB, dir string) error {
+	t.Helper()
+	var stat unix.Stat_t
+	if err := unix.Stat(dir, &stat); err != nil {
+		return err
+	}
+	disk := fmt.Sprintf("%d:%d", unix.Major(stat.Dev), unix.Minor(stat.Dev))
+	const script = `trap '' HUP INT QUIT TERM
+bdi=/sys/class/bdi/$0
+throttle=/sys/fs/cgroup/blkio/blkio.throttle.write_bps_device
+echo "$0 $1" >"$throttle" &&
+	if [ "$2" != 0 ]; then echo "$2" >"$bdi/max_bytes" && echo 1 >"$bdi/strict_limit"; fi && echo slow
+cat >/dev/null
+echo "$0 0" >"$throttle"
+if [ "$2" != 0 ]; then echo 0 >"$bdi/strict_limit"; echo 100 >"$bdi/max_ratio"; fi`
+	watcher := exec.Command("sh", "-c", script, disk, fmt.Sprint(l.BytesPerSecond), fmt.Sprint(l.Dirty))
+	input, err := watcher.StdinPipe()
+	if err != nil {
+		return err
+	}
+	output, err := watcher.StdoutPipe()
+	if err == nil {
+		err = watcher.Start()
+	}
+	if err != nil {
+		return err
+	}
+	t.Cleanup(func() {
+		input.Close()
+		watcher.Wait()
+	})
+	if n, _ := output.Read(make([]byte, 8)); n == 0 {
+		return errors.New("this process may not make a disk slow: it needs blkio.throttle of cgroup v1, and bdi/max_bytes")
+	}
+	return nil
+}
+
 // Unmount unmounts a directory, in which this process must have left nothing open or mapped. Others may
 // keep it busy for a moment: a process that was just forked, or one that looks at all loop devices.
 // The loop device goes with the mount.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -38,6 +39,7 @@ func (s *stalledFile) write(t *testing.T, goroutines int, stop <-chan struct{}) 
 					t.Error(err)
 					return
 				}
+				runtime.Gosched() // a ticker beside goroutines that never wait is late by itself
 			}
 		})
 	}
@@ -102,25 +104,10 @@ func TestStoresDoNotWait(t *testing.T) {
 // ticksWhileFrozen counts how often a ticker beside writers ticks while the filesystem is frozen.
 func ticksWhileFrozen(t *testing.T, fileSystem absfs.FileSystem, dir, scene string, frozen time.Duration) int64 {
 	t.Helper()
-	const pages = 1024
-	name := osfs.FromNative(filepath.Join(dir, fmt.Sprint(rand.Uint64())))
-	file, err := fileSystem.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &stalledFile{file, pages}
-	if _, err := file.WriteAt(testkit.Content(int((pages+1)*testkit.PageSize)), 0); err != nil {
-		t.Fatal(err)
-	}
-	testkit.MapNow(file)
-	stopWarm := make(chan struct{})
-	wait := s.write(t, 2, stopWarm)
-	time.Sleep(500 * time.Millisecond) // stores by now, where there are any
-	close(stopWarm)
-	wait()
+	s := warm(t, fileSystem, dir, 1024)
 	switch scene {
 	case "after a Sync":
-		if err := file.Sync(); err != nil {
+		if err := s.file.Sync(); err != nil {
 			t.Fatal(err)
 		}
 	case "written a while ago":
@@ -138,21 +125,124 @@ func ticksWhileFrozen(t *testing.T, fileSystem absfs.FileSystem, dir, scene stri
 	if _, err := output.Read(make([]byte, 6)); err != nil {
 		t.Fatal("freezing: ", err)
 	}
-	stop := make(chan struct{})
-	count := ticks(stop)
-	wait = s.write(t, 4, stop)
 	start := time.Now()
-	freezer.Wait()
-	took := time.Since(start)
-	n := count.Load()
-	close(stop)
-	wait()
-	if err := file.Close(); err != nil {
-		t.Error(err)
-	}
-	if took < frozen/2 {
+	n := s.ticksBesideWrites(t, func() { freezer.Wait() })
+	if took := time.Since(start); took < frozen/2 {
 		t.Fatal("the filesystem was not frozen")
 	}
 	unix.Sync()
 	return n
+}
+
+// warm makes a file, and writes to it until writes are stores, where there are any.
+func warm(t *testing.T, fileSystem absfs.FileSystem, dir string, pages int64) *stalledFile {
+	t.Helper()
+	name := osfs.FromNative(filepath.Join(dir, fmt.Sprint(rand.Uint64())))
+	file, err := fileSystem.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := file.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	s := &stalledFile{file, pages}
+	if _, err := file.WriteAt(testkit.Content(int((pages+1)*testkit.PageSize)), 0); err != nil {
+		t.Fatal(err)
+	}
+	testkit.MapNow(file)
+	stop := make(chan struct{})
+	wait := s.write(t, 2, stop)
+	time.Sleep(500 * time.Millisecond)
+	close(stop)
+	wait()
+	return s
+}
+
+// ticksBesideWrites counts the ticks of a ticker beside writers until during returns.
+func (s *stalledFile) ticksBesideWrites(t *testing.T, during func()) int64 {
+	t.Helper()
+	stop := make(chan struct{})
+	count := ticks(stop)
+	wait := s.write(t, 4, stop)
+	during()
+	n := count.Load()
+	close(stop)
+	wait()
+	return n
+}
+
+// TestStoresBesideASlowDisk catches stores that wait inside a fault because the disk is slow: into pages that
+// somebody else flushes again and again, or because too much that was written waits for the disk already.
+func TestStoresBesideASlowDisk(t *testing.T) {
+	testkit.NeedMounts(t)
+	const long = 3 * time.Second
+	for _, scene := range []struct {
+		name  string
+		pages int64
+		limit testkit.DiskLimit
+	}{
+		{"flushed by others", 1024, testkit.DiskLimit{BytesPerSecond: 8 * testkit.Mebibyte}},
+		{"much to write back", 8192, testkit.DiskLimit{BytesPerSecond: 8 * testkit.Mebibyte, Dirty: 16 * testkit.Mebibyte}},
+	} {
+		t.Run(scene.name, func(t *testing.T) {
+			testkit.InChild(t, func(t *testing.T) {
+				var counts [2]int64
+				for i, fileSystem := range []absfs.FileSystem{
+					testkit.PlainFileSystem(t),
+					testkit.Mode{Config: testkit.Full(memmapfs.ModeReadWrite, memmapfs.SyncNever)}.OverOS(t),
+				} {
+					t.Run(fmt.Sprint(i), func(t *testing.T) {
+						dir, memory := t.TempDir(), t.TempDir()
+						image := filepath.Join(memory, "image")
+						if err := testkit.First(
+							func() error { return testkit.Mount(t, memory, "-t", "tmpfs", "none") },
+							func() error { return testkit.MakeExt4(image, 128*testkit.Mebibyte) },
+							func() error { return testkit.Mount(t, dir, "-o", "loop", image) },
+						); err != nil {
+							t.Log(testkit.CannotRunMark, err)
+							return
+						}
+						if err := scene.limit.Apply(t, dir); err != nil {
+							t.Log(testkit.CannotRunMark, err)
+							return
+						}
+						s := warm(t, fileSystem, dir, scene.pages)
+						stop := make(chan struct{})
+						var workers testkit.Workers
+						workers.Start(func() { flushAgainAndAgain(t, osfs.ToNative(s.file.Name()), stop) })
+						counts[i] = s.ticksBesideWrites(t, func() { time.Sleep(long) })
+						close(stop)
+						workers.Wait()
+					})
+				}
+				if counts[1]*10 < counts[0]*8 {
+					t.Errorf("%d ticks, plain %d", counts[1], counts[0])
+				}
+				testkit.Report(t, "%d ticks beside writes to a slow disk, plain %d; no fault injected", counts[1], counts[0])
+			}, testkit.InOwnMounts)
+		})
+	}
+}
+
+// flushAgainAndAgain flushes a file through a descriptor of its own, as another process may.
+func flushAgainAndAgain(t *testing.T, name string, stop <-chan struct{}) {
+	file, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer file.Close()
+	for {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		if err := file.Sync(); err != nil {
+			t.Error(err)
+			return
+		}
+	}
 }
