@@ -114,7 +114,8 @@ func (d *demand) priceQuestion(took time.Duration, told bool) int64 {
 // longReads chooses for reads of timedRead bytes and more. There a map saves no system calls
 // worth mentioning, and which way is faster depends on the processor (its misses of page
 // translations) and on how large the pages in the cache are. So now and then both are timed, and
-// the more seldom the more often that has confirmed the choice.
+// the more seldom the more often that has confirmed that the map is faster. That it is slower may be
+// first touches, of which each such read makes the next ones fewer.
 type longReads struct {
 	calls   atomic.Uint32
 	period  atomic.Uint32 // in so many calls both are timed; 0 stands for callsPerTiming
@@ -126,7 +127,7 @@ const (
 	timedRead        = 64 << 10 // bytes
 	longestTimedCall = 4 << 10  // bytes, of a call that tells what calls cost
 	callsPerTiming   = 16       // in so many, one is timed, or one each way
-	mostPerTiming    = 1024     // or in so many where that has confirmed the choice
+	mostPerTiming    = 1024     // or in so many where the map is faster all the time
 	weightOfNewest   = 4        // one part in so many of a moving average
 )
 
@@ -164,9 +165,9 @@ func (l *longReads) note(viaMap bool, n int, took time.Duration) {
 	*now = max(newest, 1)
 	average.Store(*now)
 	switch period := max(l.period.Load(), callsPerTiming); {
-	case (mapTime <= fileTime) != chosen:
+	case mapTime > fileTime:
 		l.period.Store(callsPerTiming)
-	case viaMap != chosen:
+	case chosen && !viaMap:
 		l.period.Store(min(2*period, mostPerTiming))
 	}
 }
