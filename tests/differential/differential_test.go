@@ -422,7 +422,13 @@ func (s *operationSequence) compareState(h *handle) {
 			s.fail("slot %d: slice that Data gave of the file from %d on: %s", s.slot(h), h.heldAt, difference)
 		}
 	}
-	h.highWater = max(h.highWater, s.size(h))
+	// What one handle learns its filesystem tells the others that have the file open.
+	size := s.size(h)
+	for _, other := range s.handles {
+		if other != nil && !other.closed && other.generation == h.generation {
+			other.highWater = max(other.highWater, size)
+		}
+	}
 }
 
 // compareFiles compares the files themselves, around all handles.
