@@ -452,6 +452,7 @@ func TestTruncateBesideTheFirstMap(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			t.Cleanup(func() { other.Close() })
 			truncate := func() {
 				if how == "by name" {
 					err = mfs.Truncate(osfs.FromNative(native), pageBytes)
@@ -1360,6 +1361,7 @@ func TestRangeOfUnwritableMapsIsFlushed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		t.Cleanup(func() { file.Close() }) // a handle that is garbage before its filesystem is closed stays mapped
 		f := file.(*MappedFile)
 		f.Data()
 		if err := f.SyncRange(0, 10); err != nil {

@@ -323,6 +323,7 @@ func TestWindowIsDroppedForTheBudget(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { file.Close() })
 	f := file.(*MappedFile)
 	reclaim := func() {
 		budget.reclaiming.Lock()
@@ -404,6 +405,7 @@ func TestPrivatePagesAreToldInAShortage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { file.Close() })
 	f := file.(*MappedFile)
 	short := false
 	defer hook(&system.privatePages, func(call func([]byte, []bool) error) func([]byte, []bool) error {
@@ -443,6 +445,7 @@ func TestSecondGivenBackWhileMapping(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		t.Cleanup(func() { file.Close() })
 		givenBack := false
 		restore := HookMap(func(bool, bool, bool) error {
 			if givenBack {
@@ -1013,6 +1016,7 @@ func TestReadersDoNotWaitForAMap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { opened.Close() })
 	file := opened.(*MappedFile)
 	if _, err := file.maps.mapWindow(0); err != nil {
 		t.Fatal(err)
