@@ -1199,10 +1199,10 @@ func TestLongReadsFindTheFasterWay(t *testing.T) {
 func TestPagesLostAgainAndAgain(t *testing.T) {
 	var c ageClock
 	now := time.Now()
-	faults := int64(0)
+	faults, proved := int64(0), true
 	lose := func(pages int64, after time.Duration) (mute time.Duration) {
 		now, faults = now.Add(after), faults+pages
-		c.tick(now, func() (int64, error) { return faults, nil }, func() bool { return true })
+		c.tick(now, func() (int64, error) { return faults, nil }, func() (bool, bool) { return true, proved })
 		return c.muteEnds.Sub(now)
 	}
 	for range 100 {
@@ -1210,6 +1210,13 @@ func TestPagesLostAgainAndAgain(t *testing.T) {
 			t.Fatalf("a page a second: nothing is learnt for %v", mute)
 		}
 	}
+	proved = false
+	for range 100 {
+		if mute := lose(1, alarmedTick); mute > 0 {
+			t.Fatalf("a page each tick, which may be the program's own: nothing is learnt for %v", mute)
+		}
+	}
+	proved = true
 	for want := firstMute; want <= 4*firstMute; want *= 2 {
 		now = now.Add(time.Second)
 		mute := time.Duration(0)
@@ -1221,7 +1228,7 @@ func TestPagesLostAgainAndAgain(t *testing.T) {
 		}
 		now = now.Add(mute)
 	}
-	now = now.Add(2 * remembersMute)
+	now, proved = now.Add(2*remembersMute), false
 	if mute := lose(faultsToMute, alarmedTick); mute != firstMute {
 		t.Fatalf("many pages at once, long after: nothing is learnt for %v, want %v", mute, firstMute)
 	}

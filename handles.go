@@ -229,8 +229,15 @@ func (h *handles) tick() {
 	h.mu.Unlock()
 	now := time.Now()
 	files := h.files()
-	forget, endTerm := clock.tick(now, system.majorFaults, func() bool {
-		return slices.ContainsFunc(files, func(f *MappedFile) bool { return f.maps.hasLost() })
+	forget, endTerm := clock.tick(now, system.majorFaults, func() (lost, proved bool) {
+		for _, f := range files {
+			fileLost, fileProved := f.maps.hasLost()
+			lost, proved = lost || fileLost, proved || fileProved
+			if proved {
+				break
+			}
+		}
+		return lost, proved
 	})
 	h.mute.Store(now.Before(clock.muteEnds))
 	any := false
@@ -262,12 +269,13 @@ func (h *handles) tick() {
 
 // tick says what is to be forgotten now: everything, when a minute has passed or the process has waited
 // for the disk in a fault and pages have been lost, and the permission to store.
-func (c *ageClock) tick(now time.Time, majorFaults func() (int64, error), lost func() bool) (forget, endTerm bool) {
+func (c *ageClock) tick(now time.Time, majorFaults func() (int64, error), lost func() (lost, proved bool)) (forget, endTerm bool) {
 	if faults, err := majorFaults(); err == nil && faults != c.majorFaults {
 		many := faults-c.majorFaults >= faultsToMute
 		c.majorFaults, c.faulted = faults, now
-		forget = lost() // or they are of the program's own maps
-		if forget {
+		var proved bool
+		forget, proved = lost() // or they are of the program's own maps
+		if proved || forget && many {
 			c.noteLoss(now, many)
 		}
 	}

@@ -74,25 +74,25 @@ func (f *fileMaps) forgetEvicted(s byteRange) {
 	}
 }
 
-// hasLost reports whether pages are gone that are known to be in memory, by a look at some of them. Where
-// that is not to be told it says so of all.
-func (f *fileMaps) hasLost() (lost bool) {
+// hasLost reports whether pages are gone that are known to be in memory, and whether a look at some of them has
+// proved it. Where that is not to be told it says that some are gone.
+func (f *fileMaps) hasLost() (lost, proved bool) {
 	const chunksPerMap, chunksPerFile = 8, 32
 	asked := 0
 	f.windows.each(func(m *mapping) {
 		switch {
-		case lost || m.resident.empty() || asked > chunksPerFile:
+		case proved || m.resident.empty() || asked > chunksPerFile:
 		case m.resident.groups != nil || !f.tellsResidency.Load() || filtered():
 			lost = true
 		default:
 			m.resident.sample(rand.Int(), chunksPerMap, func(first int) bool {
 				asked++
-				lost = m.hasLost(first)
-				return !lost
+				proved = m.hasLost(first)
+				return !proved
 			})
 		}
 	})
-	return lost
+	return lost || proved, proved
 }
 
 // hasLost is fileMaps.hasLost for the chunk that begins with a page.
