@@ -161,14 +161,9 @@ func UnmountAfterDeath(t testing.TB, dirs ...string) {
 	})
 }
 
-// DiskLimit makes a disk slow.
-type DiskLimit struct {
-	BytesPerSecond int64 // that the disk takes
-	Dirty          int64 // bytes that may wait for the disk before writers are held up; 0 is the system's own limit
-}
-
-// Apply makes the disk of a mounted directory slow until the test ends or this process does.
-func (l DiskLimit) Apply(t testing.TB, dir string) error {
+// SlowDown has the disk of a mounted directory take so many bytes a second, and writers wait while more than dirty
+// bytes wait for it, until the test ends or this process does.
+func SlowDown(t testing.TB, dir string, bytesPerSecond, dirty int64) error {
 	t.Helper()
 	var stat unix.Stat_t
 	if err := unix.Stat(dir, &stat); err != nil {
@@ -178,12 +173,10 @@ func (l DiskLimit) Apply(t testing.TB, dir string) error {
 	const script = `trap '' HUP INT QUIT TERM
 bdi=/sys/class/bdi/$0
 throttle=/sys/fs/cgroup/blkio/blkio.throttle.write_bps_device
-echo "$0 $1" >"$throttle" &&
-	if [ "$2" != 0 ]; then echo "$2" >"$bdi/max_bytes" && echo 1 >"$bdi/strict_limit"; fi && echo slow
+echo "$0 $1" >"$throttle" && echo "$2" >"$bdi/max_bytes" && echo 1 >"$bdi/strict_limit" && echo slow
 cat >/dev/null
-echo "$0 0" >"$throttle"
-if [ "$2" != 0 ]; then echo 0 >"$bdi/strict_limit"; echo 100 >"$bdi/max_ratio"; fi`
-	watcher := exec.Command("sh", "-c", script, disk, fmt.Sprint(l.BytesPerSecond), fmt.Sprint(l.Dirty))
+echo "$0 0" >"$throttle"; echo 0 >"$bdi/strict_limit"; echo 100 >"$bdi/max_ratio"`
+	watcher := exec.Command("sh", "-c", script, disk, fmt.Sprint(bytesPerSecond), fmt.Sprint(dirty))
 	input, err := watcher.StdinPipe()
 	if err != nil {
 		return err

@@ -192,9 +192,7 @@ func TestStoresBesideASlowDisk(t *testing.T) {
 					func() error { return testkit.Mount(t, memory, "-t", "tmpfs", "none") },
 					func() error { return testkit.MakeExt4(image, 64*testkit.Mebibyte) },
 					func() error { return testkit.Mount(t, dir, "-o", "loop", image) },
-					func() error {
-						return testkit.DiskLimit{BytesPerSecond: testkit.Mebibyte, Dirty: 4 * testkit.Mebibyte}.Apply(t, dir)
-					},
+					func() error { return testkit.SlowDown(t, dir, testkit.Mebibyte, 4*testkit.Mebibyte) },
 				); err != nil {
 					t.Log(testkit.CannotRunMark, err)
 					return
