@@ -1229,8 +1229,216 @@ func TestPagesLostAgainAndAgain(t *testing.T) {
 		}
 		now = now.Add(mute)
 	}
+	if mute := lose(1, alarmedTick); mute != 8*firstMute {
+		t.Fatalf("a page right after: nothing is learnt for %v, want %v", mute, 8*firstMute)
+	}
 	now, proved = now.Add(2*remembersMute), false
 	if mute := lose(faultsToMute, alarmedTick); mute != firstMute {
 		t.Fatalf("many pages at once, long after: nothing is learnt for %v, want %v", mute, firstMute)
+	}
+}
+
+// Catches page faults that read megabytes around their page where memory is too small, and ones that read nothing
+// around it where somebody reads through them on purpose, or who has given a hint about that.
+func TestFaultsReadOnePageEach(t *testing.T) {
+	if skipWithoutMaps(t); aboutReading == sysLastingKind(unsupportedAdvice) {
+		t.Skip("this system has no hint about that")
+	}
+	advised := sysAdviseNormal
+	defer hook(&system.advise, func(call func([]byte, int) error) func([]byte, int) error {
+		return func(data []byte, advice int) error {
+			if sysLastingKind(advice) == aboutReading {
+				advised = advice
+			}
+			return call(data, advice)
+		}
+	})()
+	var faults int64
+	defer hook(&system.majorFaults, func(func() (int64, error)) func() (int64, error) {
+		return func() (int64, error) { return faults, nil }
+	})()
+	defer hook(&system.cachedPages, func(func(uintptr, int64, int64) (int64, error)) func(uintptr, int64, int64) (int64, error) {
+		return func(uintptr, int64, int64) (int64, error) { return 0, nil } // all are lost
+	})()
+	mfs, f, _ := opening(t, watched.New(), Config{SyncMode: SyncNever, MapFullFile: true}, 4, os.O_RDONLY)
+	h := &mfs.handles
+	m, err := f.maps.mapWindow(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tick := func(lost int64, muteEnds time.Time) {
+		if lost > 0 {
+			m.resident.add(0, 1)
+		}
+		faults += lost
+		h.mu.Lock()
+		h.startAgeingLocked()
+		h.ageing.Stop() // it ticks here only
+		h.age.muteEnds = muteEnds
+		h.mu.Unlock()
+		h.tick()
+		h.mu.Lock()
+		h.ageing.Stop()
+		h.mu.Unlock()
+	}
+	want := func(advice int, when string) {
+		t.Helper()
+		if advised != advice {
+			t.Errorf("%s the hint is %d, want %d", when, advised, advice)
+		}
+	}
+	shortage := func() {
+		t.Helper()
+		tick(0, time.Now().Add(time.Hour))
+		want(sysAdviseRandom, "where memory is too small")
+	}
+	tick(0, time.Time{})
+	want(sysAdviseNormal, "in peace")
+	shortage()
+	tick(0, time.Now().Add(-2*trialTime))
+	want(sysAdviseNormal, "after it")
+
+	shortage()
+	if err := f.View(0, 1, func([]byte) error {
+		want(sysAdviseNormal, "in a View")
+		tick(0, time.Now().Add(time.Hour))
+		want(sysAdviseNormal, "in a View, after a tick")
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	shortage()
+	if err := f.AdviseSequential(); err != nil {
+		t.Fatal(err)
+	}
+	tick(0, time.Now().Add(time.Hour))
+	want(sysAdviseSequential, "after AdviseSequential")
+	tick(0, time.Now().Add(-2*trialTime))
+	want(sysAdviseSequential, "after it and AdviseSequential")
+
+	mfs, f, _ = opening(t, watched.New(), Config{SyncMode: SyncNever, MapFullFile: true}, 4, os.O_RDONLY)
+	h = &mfs.handles
+	if m, err = f.maps.mapWindow(0); err != nil {
+		t.Fatal(err)
+	}
+	advised = sysAdviseNormal
+	shortage()
+	if f.Data() == nil {
+		t.Fatal("no Data")
+	}
+	want(sysAdviseNormal, "after Data")
+	tick(0, time.Now().Add(time.Hour))
+	want(sysAdviseNormal, "after Data and a tick")
+}
+
+// Catches questions and maps while nothing is learnt, questions that many ask at once for the time of one, and the
+// time of calls without questions that is spent on them all at once later.
+func TestQuestionsWhereMemoryIsTooSmall(t *testing.T) {
+	skipWithoutMaps(t)
+	if filtered() || !sysMapsAgreeWithIO {
+		return // nothing is asked there
+	}
+	asked, asks := 0, func() {}
+	defer hook(&system.cachedPages, func(func(uintptr, int64, int64) (int64, error)) func(uintptr, int64, int64) (int64, error) {
+		return func(uintptr, int64, int64) (int64, error) {
+			asked++
+			asks()
+			return 0, nil
+		}
+	})()
+	defer costs.call.value.Store(costs.call.value.Swap(500))
+	base, err := osfs.NewFS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mfs := New(base, &Config{Mode: ModeReadOnly, SyncMode: SyncNever, MapFullFile: true})
+	defer mfs.Close()
+	native := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(native, bytes.Repeat([]byte{1}, 4*chunkPages*int(pageBytes)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file, err := mfs.Open(osfs.FromNative(native))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	f := file.(*MappedFile)
+	m, err := f.maps.mapWindow(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const muchTime = 1 << 30 // calls
+	f.maps.demand.calls.Store(muchTime)
+	m.probeSpent.Store(0)
+	read := func(chunk int) {
+		m.forget()
+		mustReadAt(t, f, int64(chunk*chunkPages)*pageBytes, 1)
+	}
+	wantAsked := func(want bool, when string) {
+		t.Helper()
+		if (asked > 0) != want {
+			t.Errorf("%s %d questions are asked", when, asked)
+		}
+		asked = 0
+	}
+	asked = 0
+	for _, mute := range []bool{true, false} {
+		f.maps.host.mute.Store(mute)
+		f.maps.host.trial.Store(true)
+		read(0)
+		wantAsked(false, "where memory is too small, or was just now,")
+	}
+	h := &mfs.handles
+	h.mu.Lock()
+	h.startAgeingLocked()
+	h.ageing.Stop()
+	h.mu.Unlock()
+	h.tick() // finds that it is over
+	h.stopAgeing()
+	read(0)
+	wantAsked(false, "without time for them")
+	f.maps.demand.calls.Add(muchTime)
+	asks = func() {
+		asks = func() {}
+		before := asked
+		read(1)
+		if asked > before {
+			t.Error("somebody asks for the time that another one spends")
+		}
+	}
+	m.probeCost.Store(muchTime * 500) // for one chunk
+	f.maps.demand.calls.Add(2 * muchTime)
+	read(0)
+	wantAsked(true, "with time for them")
+
+	f.maps.unmap()
+	f.maps.demand.spent.Store(1 << 60)
+	for _, mute := range []bool{true, false} {
+		f.maps.host.mute.Store(mute)
+		mustReadAt(t, f, 0, 1)
+		if f.Mapped() == mute {
+			t.Errorf("where memory is too small %t, a read has the file mapped: %t", mute, f.Mapped())
+		}
+	}
+}
+
+// Catches what costs are taken to be where four of five measurements have waited for a disk.
+func TestCostsAmongWaits(t *testing.T) {
+	var c movingCost
+	for n := range 10_000 {
+		took := time.Microsecond
+		if n%5 > 0 {
+			took = 100 * time.Microsecond
+		}
+		c.note(took)
+	}
+	if cost := time.Duration(c.load()); cost < time.Microsecond || cost > 2*time.Microsecond {
+		t.Errorf("what takes a microsecond is taken to cost %v", cost)
+	}
+	for range 200 {
+		c.note(100 * time.Microsecond)
+	}
+	if cost := time.Duration(c.load()); cost < 50*time.Microsecond {
+		t.Errorf("what takes 100 µs is taken to cost %v", cost)
 	}
 }

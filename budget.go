@@ -258,9 +258,9 @@ func (c *machineCosts) touchInCalls() int64 {
 	return (c.touch.load() + call - 1) / call
 }
 
-// movingCost is a moving average of what something costs when nothing holds it up: it falls fast and
-// rises slowly, because a call may have waited for a disk, and a thread for a processor. Of the first
-// few measurements the least counts.
+// movingCost is a moving average of what something costs when nothing holds it up: it falls fast and rises so
+// slowly that it stays near the least even if four of five are held up, because a call may have waited for a disk,
+// and a thread for a processor. Of the first few measurements the least counts.
 type movingCost struct {
 	value   atomic.Int64 // nanoseconds
 	asked   atomic.Int64
@@ -307,7 +307,7 @@ func (c *movingCost) note(took time.Duration) {
 	case newest < old:
 		newest = old + (newest-old)/2
 	default:
-		newest = old + max((min(newest, 4*old)-old)/8, 1)
+		newest = old + max((min(newest, 4*old)-old)/64, 1)
 	}
 	c.value.Store(newest)
 }

@@ -365,6 +365,7 @@ type host struct {
 	config   Config
 	closed   atomic.Bool
 	mute     atomic.Bool  // nothing is learnt of pages: see ageClock
+	trial    atomic.Bool  // only from what is read
 	mapped   atomic.Int64 // open files that were ever mapped
 	counters counters
 }

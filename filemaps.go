@@ -39,6 +39,7 @@ type fileMaps struct {
 
 	hidden *hiddenPages           // pages that no call is served from; nil if there can be none
 	hints  atomic.Pointer[[]hint] // that hold for later maps; changed under windows.mu
+	lone   atomic.Bool            // page faults were told to read one page each; changed under windows.mu
 	lost   error                  // of a flush when a map was taken away; guarded by windows.mu
 
 	faults atomic.Pointer[faultLog] // nil unless somebody wants to hear of them
@@ -54,8 +55,11 @@ type faultLog struct {
 // served from one.
 func (f *fileMaps) callsPay() bool { return f.refused.Load() == nil && f.demand.due() }
 
-// mayServe reports whether a call may be served from a map, of one that is there or will be.
-func (f *fileMaps) mayServe() bool { return f.trusted.Load() || f.refused.Load() == nil }
+// mayServe reports whether a call that readHot has not served may be served from a map, of one that is there
+// or will be. While nothing is learnt, it is not worth a look.
+func (f *fileMaps) mayServe() bool {
+	return (f.trusted.Load() || f.refused.Load() == nil) && !(sysMapsAgreeWithIO && f.host.mute.Load())
+}
 
 // measure asks for the size of the file and tells it to all maps that lookups find. It is the
 // only place that sets a mapping's limit, and nothing is ever set from a number learnt before:

@@ -204,6 +204,7 @@ const (
 	soonLost     = 5 * alarmedTick
 	firstMute    = time.Second
 	longestMute  = 30 * time.Second
+	trialTime    = time.Second // after it, in which one lost page is enough for the next
 
 	remembersMute = time.Minute // after its end
 )
@@ -240,6 +241,8 @@ func (h *handles) tick() {
 		return lost, proved
 	})
 	h.mute.Store(now.Before(clock.muteEnds))
+	trial := clock.onTrial(now)
+	trialEnds := h.trial.Swap(trial) && !trial
 	any := false
 	for _, f := range files {
 		if !f.maps.windows.any() {
@@ -251,6 +254,10 @@ func (h *handles) tick() {
 		}
 		if endTerm {
 			f.maps.endTerm()
+		}
+		f.maps.readAlone(trial)
+		if trialEnds {
+			f.maps.windows.each(f.maps.askAnew)
 		}
 	}
 	h.mu.Lock()
@@ -298,7 +305,7 @@ func (c *ageClock) noteLoss(now time.Time, many bool) {
 	}
 	c.lost = now
 	c.losses++
-	if !many && c.losses < lossesToMute || !now.After(c.muteEnds) {
+	if !many && c.losses < lossesToMute && !c.onTrial(now) || !now.After(c.muteEnds) {
 		return
 	}
 	if now.Sub(c.muteEnds) > remembersMute {
@@ -308,6 +315,10 @@ func (c *ageClock) noteLoss(now time.Time, many bool) {
 	c.muteEnds = now.Add(c.mute)
 	c.losses = 0
 }
+
+// onTrial reports whether nothing is learnt, or was until just now: what is lost then says that the memory is
+// still too small.
+func (c *ageClock) onTrial(now time.Time) bool { return now.Sub(c.muteEnds) < trialTime }
 
 // alarmed reports whether the clock is to tick faster.
 func (c *ageClock) alarmed(now time.Time) bool {

@@ -125,6 +125,9 @@ func (f *fileMaps) advise(s byteRange, advice int) error {
 		return nil
 	}
 	lasts := sysLastingKind(advice) != 0
+	if sysLastingKind(advice) == aboutReading {
+		f.readAloneLocked(false)
+	}
 	kept, forgotten := f.lastingHints(), []hint(nil)
 	if lasts {
 		kept, forgotten = f.withHint(s, advice)
@@ -161,11 +164,39 @@ func (f *fileMaps) endHintsLocked(forgotten []hint) {
 			part := m.part(hint.byteRange)
 			switch {
 			case part == nil || m.isRevoked():
-			case sysLastingKind(hint.advice) == sysLastingKind(sysAdviseNormal):
+			case sysLastingKind(hint.advice) == aboutReading:
 				system.advise(part, sysAdviseNormal)
 			default:
 				m.oldCuts += cuts(m, nil, []byteRange{hint.byteRange})
 			}
+		}
+	}
+}
+
+// aboutReading is the kind of the hints that say whether page faults read around.
+var aboutReading = sysLastingKind(sysAdviseNormal)
+
+// readAlone says whether a page fault in the maps that lookups find reads none of the pages around it. Otherwise
+// Linux reads as much as the disk reads ahead (read_ahead_kb), often megabytes, and where memory is short each of
+// these pages drives out another. It is not for always, because Linux lets pages that are used through such a map
+// go first (vma_has_recency in mm_inline.h, since 6.3). A file with a hint about that stays as it is. Where the
+// lock is held nothing is done: the clock asks again.
+func (f *fileMaps) readAlone(alone bool) {
+	if !alone && !f.lone.Load() || !f.windows.mu.TryLock() {
+		return
+	}
+	defer f.windows.mu.Unlock()
+	if !alone || !slices.ContainsFunc(f.lastingHints(), func(h hint) bool { return sysLastingKind(h.advice) == aboutReading }) {
+		f.readAloneLocked(alone)
+	}
+}
+
+// readAloneLocked is readAlone whatever hints there are; the caller holds windows.mu.
+func (f *fileMaps) readAloneLocked(alone bool) {
+	f.lone.Store(alone)
+	for _, m := range f.windows.live {
+		if !m.cold {
+			m.readAlone(alone)
 		}
 	}
 }

@@ -52,8 +52,9 @@ type mapping struct {
 
 	life *mapLife
 
-	mu   sync.Mutex // guards pins and changes of life.state; only copying is taken under it
+	mu   sync.Mutex // guards pins, lone and changes of life.state; only copying is taken under it
 	pins int        // Views that are running
+	lone bool       // see readAlone
 
 	// copying is held for reading by each copy, unless sysRevokesInPlace, and for writing to
 	// revoke.
@@ -242,7 +243,31 @@ func (m *mapping) pin() bool {
 		return false
 	}
 	m.pins++
+	m.readAloneLocked(false)
 	return true
+}
+
+// readAlone says whether a page fault that reads a page reads none of those around it. What Data or a View
+// lends, and what is pinned to be read in, is read through faults on purpose: there they read around.
+func (m *mapping) readAlone(alone bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.life.state.Load() == mapLive && (!alone || m.pins == 0 && !m.life.exposed.Load()) {
+		m.readAloneLocked(alone)
+	}
+}
+
+// readAloneLocked is readAlone; the caller holds m.mu.
+func (m *mapping) readAloneLocked(alone bool) {
+	if m.lone == alone {
+		return
+	}
+	m.lone = alone
+	advice := sysAdviseNormal
+	if alone {
+		advice = sysAdviseRandom
+	}
+	system.advise(m.data, advice)
 }
 
 // unpin undoes pin. Its error is that of revokeLocked.

@@ -300,7 +300,7 @@ func (f *fileMaps) mustShowSame(m *mapping, start, end int64) bool {
 func (f *fileMaps) probe(m *mapping, first, last int) bool {
 	chunk := first / chunkPages
 	pages := pagesIn(m.limit.Load())
-	if !f.trusted.Load() || f.host.mute.Load() || f.compares || last >= pages || m.probed.has(chunk, chunk) {
+	if !f.trusted.Load() || f.host.trial.Load() || f.compares || last >= pages || m.probed.has(chunk, chunk) {
 		return false
 	}
 	if part := first / touchPages; m.rationed && costs.touchesAreDear() && !m.touched.has(part, part) && !filterSet.Load() {
@@ -309,8 +309,10 @@ func (f *fileMaps) probe(m *mapping, first, last int) bool {
 	if filtered() {
 		return f.readAround(m, first, last) // the question might be the end of the process
 	}
-	chunks := f.demand.forQuestions(m.probeSpent.Load()) / max(m.probeCost.Load(), 1)
-	if chunks < 1 {
+	spent := m.probeSpent.Load()
+	credit := f.demand.forQuestions(spent)
+	chunks := credit / max(m.probeCost.Load(), 1)
+	if chunks < 1 || !m.probeSpent.CompareAndSwap(spent, spent+credit) { // nobody else spends it meanwhile
 		return false
 	}
 	start := chunk * chunkPages
@@ -324,9 +326,14 @@ func (f *fileMaps) probe(m *mapping, first, last int) bool {
 	covered := max((end-start+chunkPages-1)/chunkPages, 1)
 	m.probed.add(chunk, chunk+covered-1)
 	took := time.Since(asked)
-	m.probeSpent.Add(f.demand.priceQuestion(took, told))
+	m.probeSpent.Add(f.demand.priceQuestion(took, told) - credit)
 	m.probeCost.Store(int64(took) / int64(covered))
 	return m.resident.has(first, last)
+}
+
+// askAnew has questions paid for by calls from now on only.
+func (f *fileMaps) askAnew(m *mapping) {
+	m.probeSpent.Add(max(f.demand.forQuestions(m.probeSpent.Load()), 0))
 }
 
 // firstProbeCost is what a question about a chunk of single pages is taken to cost before one was

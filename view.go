@@ -59,6 +59,7 @@ func (f *MappedFile) Data() []byte {
 		return nil
 	}
 	m.life.exposed.Store(true)
+	m.readAlone(false)
 	if m.lendsStores() {
 		f.unsynced.expose()
 	}
