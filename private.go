@@ -579,6 +579,7 @@ func (b *privateBytes) takeLocked(l *lentMap, s byteRange) (clean bool) {
 		}
 		if !bytes.Equal(page[:len(base)], base) {
 			b.takePageLocked(l, page[:len(base)], base, at)
+			copy(l.base[at/pageBytes], page) // what a View stores next differs from that, or is no change
 		}
 	}
 	return clean

@@ -146,6 +146,37 @@ func TestPrivateStores(t *testing.T) {
 	}, testkit.Wrapped, testkit.Mode.CopyOnWrite)
 }
 
+// Catches bytes that a View stores where one before it has stored others, and that are taken for the ones that
+// were there before both, while a third View keeps the map.
+func TestPrivateStoresOneAfterTheOther(t *testing.T) {
+	testkit.NeedMaps(t)
+	testkit.EachMode(t, func(t *testing.T, m testkit.Mode) {
+		name := testkit.WriteFile(t, testkit.TestDir(t), "file", testkit.Content(int(4*testkit.PageSize)))
+		file := testkit.MustOpenMapped(t, m.OverOS(t), name, os.O_RDWR)
+		if _, err := file.WriteAt([]byte("ab"), 0); err != nil {
+			t.Fatal(err)
+		}
+		err := file.View(0, 2*testkit.PageSize, func([]byte) error {
+			for _, p := range []string{"bb", "aa", "ab"} {
+				if err := file.View(0, 2, func(b []byte) error { copy(b, p); return nil }); err != nil {
+					return err
+				}
+				got := make([]byte, 2)
+				if _, err := file.ReadAt(got, 0); err != nil {
+					return err
+				}
+				if string(got) != p {
+					t.Errorf("a View has stored %q, ReadAt gives %q", p, got)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}, testkit.Wrapped, testkit.Mode.CopyOnWrite)
+}
+
 // Catches private bytes of calls that do not come back where a truncation has taken pages of a private map.
 func TestPrivateMapAfterACut(t *testing.T) {
 	testkit.NeedKnownPages(t)
