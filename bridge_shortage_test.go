@@ -1118,6 +1118,27 @@ func TestQuestionsInVainAreFew(t *testing.T) {
 	}
 }
 
+// openingPlain opens a file of so many pages of the operating system, read-only, of which pages can be asked about.
+func openingPlain(t *testing.T, pages int) (mfs *MemMapFS, f *MappedFile) {
+	t.Helper()
+	base, err := osfs.NewFS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	native := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(native, bytes.Repeat([]byte{1}, pages*int(pageBytes)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mfs = New(base, &Config{Mode: ModeReadOnly, SyncMode: SyncNever, MapFullFile: true})
+	t.Cleanup(func() { mfs.Close() })
+	file, err := mfs.Open(osfs.FromNative(native))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
+	return mfs, file.(*MappedFile)
+}
+
 // Catches answers that tell of pages and are taken for answers in vain, or the other way round.
 func TestAnswersInVain(t *testing.T) {
 	skipWithoutMaps(t)
@@ -1133,22 +1154,7 @@ func TestAnswersInVain(t *testing.T) {
 			return 0, nil
 		}
 	})()
-	base, err := osfs.NewFS()
-	if err != nil {
-		t.Fatal(err)
-	}
-	mfs := New(base, &Config{Mode: ModeReadOnly, SyncMode: SyncNever, MapFullFile: true})
-	defer mfs.Close()
-	native := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(native, bytes.Repeat([]byte{1}, 2*int(pageBytes)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	file, err := mfs.Open(osfs.FromNative(native))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	f := file.(*MappedFile)
+	_, f := openingPlain(t, 2)
 	if err := f.View(0, 1, func([]byte) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
@@ -1347,22 +1353,7 @@ func TestQuestionsWhereMemoryIsTooSmall(t *testing.T) {
 		}
 	})()
 	defer costs.call.value.Store(costs.call.value.Swap(500))
-	base, err := osfs.NewFS()
-	if err != nil {
-		t.Fatal(err)
-	}
-	mfs := New(base, &Config{Mode: ModeReadOnly, SyncMode: SyncNever, MapFullFile: true})
-	defer mfs.Close()
-	native := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(native, bytes.Repeat([]byte{1}, 4*chunkPages*int(pageBytes)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	file, err := mfs.Open(osfs.FromNative(native))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	f := file.(*MappedFile)
+	mfs, f := openingPlain(t, 4*chunkPages)
 	m, err := f.maps.mapWindow(0)
 	if err != nil {
 		t.Fatal(err)
